@@ -10,13 +10,13 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from errno import EIO, errorcode
+from errno import errorcode
 from signal import NSIG
 
 import trio
 from msgspec import ValidationError
 
-from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable
 from termite.engine.launch import launcher_calls
 from termite.engine.launch.invocation import parse_window
 from termite.engine.model import Exit, WindowSize
@@ -160,8 +160,8 @@ class Launcher:
     async def stop_reading(self) -> None:
         """Withdraw the outstanding read, and wait until the launcher confirms that.
 
-        Later reads raise FsError, and later calls do nothing. `unused_bytes` counts what the
-        launcher had read by then.
+        Later reads raise Retryable, and later calls do nothing, until `resume_reading`.
+        `unused_bytes` counts what the launcher had read by then.
         """
         was_settled, self._is_settled = self._is_settled, True
         if was_settled or self._asked_offset is None:
@@ -298,8 +298,8 @@ class Launcher:
             raise RemoteProtocolError(f"a launcher sent {kind!r}")
 
     async def _ask(self, offset: int, payload: bytes) -> None:
-        if self._is_settled:
-            raise FsError(EIO)
+        if self._is_settled:  # never an error of the stdin: a job that meets this runs again
+            raise Retryable(Reason.STDIN_UNREADABLE, "the job has ended")
         self._is_answered = trio.Event()
         self._asked_offset = offset
         with trio.CancelScope(shield=True):  # a half-sent frame would end the conversation

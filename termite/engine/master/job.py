@@ -72,6 +72,7 @@ class Job:
 
     def rewind(self) -> None:
         """Prepare for an attempt, which reads and writes everything from the beginning."""
+        self.launcher.resume_reading()  # an earlier attempt may have failed while it was published
         self.output.rewind()
         self.stdin.rewind()
 

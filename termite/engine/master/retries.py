@@ -27,7 +27,6 @@ def record_conflict(master: Master, job: Job, error: Conflict) -> bool:
         return False
     for counters in master.counters_of(job):
         counters.retries[error.reason] += 1
-    job.launcher.resume_reading()
     return True
 
 

@@ -1,8 +1,8 @@
 """Run jobs, each in a sandbox that was made before the job came.
 
-A job that ends while this machine is short of scratch space, memory or processes may have met that,
-even if it ends with success: a script may do something else instead. Its result does not count
-then, and the job runs once more elsewhere.
+A job that ends while this machine is short of scratch space, memory or processes may have met that.
+A script may even do something else then, and end with success. Its result does not count, and the
+job runs once more elsewhere.
 """
 
 import contextlib

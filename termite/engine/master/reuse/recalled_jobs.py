@@ -56,7 +56,6 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
         if job.output.has_shown:  # a run that prints something else ends the job for this reason
             job.failures.append(obstacle)
         job.output.drop()
-        job.launcher.resume_reading()
         return None
     finally:
         job.number = None  # the journal may drop its changes, however slow the launcher is

@@ -1388,6 +1388,39 @@ async def test_a_file_is_read_by_position_in_every_run_and_left_where_the_last_o
     assert read == [b"x" * 262144 + b"end"] * 2
 
 
+@pytest.mark.parametrize("is_file", [True, False], ids=["file", "stream"])
+async def test_the_stdin_is_given_again_if_the_result_could_not_be_published(tmp_path: Path, is_file: bool) -> None:
+    """The launcher's stdin is left at its final position before the plan is written."""
+    world, read = World(tmp_path), list[bytes]()
+    publish, failures = world.tree.publish, [Retryable(Reason.LOOK_FAILED, "'/p/x': Input/output error")]
+
+    def reading(times: int) -> Script:
+        async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+            stdin = stdin_of(world, message)
+            read.extend([await (stdin.read_at(4, 4) if is_file else stdin.read(4)) for _ in range(times)])
+            end = {"stdin_offset": 8} if is_file else {"stdin_taken": 4 * times}
+            return msgspec.structs.replace(ran(), **end)
+
+        return run
+
+    async def publish_after_failures(
+        changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing, ticket: Ticket
+    ) -> Published:
+        if failures:
+            raise failures.pop()
+        return await publish(changes, contents, timing, ticket)
+
+    world.tree.publish = publish_after_failures  # type: ignore[method-assign]
+    world.master.pool = cast(Pool, FakePool([reading(1), reading(2)], world.steps))
+    fields = FILE | {"stdin_offset": b"0"} if is_file else {"stdin": b"read"}
+    async with world.launcher("sort", fields=fields) as launched:
+        for answer in [b"four"] * 3 if is_file else [b"four", b"more"]:  # a stream is kept for the second run
+            assert [kind for kind, _ in await launched.frames() or []] == [b"R"]
+            await launched.send(records.STDIN, answer)
+        assert await launched.rest() == [(b"E", (b"stdin_offset=8\0" if is_file else b"") + b"code=0\0")]
+    assert read == ([b"four"] * 3 if is_file else [b"four", b"four", b"more"])
+
+
 async def test_what_cannot_be_read_fails_with_the_launchers_error(tmp_path: Path) -> None:
     world = World(tmp_path)
     failures: list[int] = []
