@@ -19,6 +19,7 @@ struct conversation {
     int master;
     const struct command *command;
     bool is_spent;          /* the command must not run again: bytes of stdin are gone, or its results are written */
+    bool is_asked;          /* the plan was read, and says nothing more */
     bool is_once;           /* the command may have used the network, and runs here only if the master says so */
     struct shown shown[2];  /* the command's output on stdout and on stderr; a worker merges them if they are one */
     struct stdin_wish wish; /* the job's unanswered request to read stdin */
@@ -66,30 +67,38 @@ static _Noreturn void give_up(struct conversation *talk, const char *reason, int
 
 static _Noreturn void end_as(struct conversation *talk, char *cursor, size_t length);
 
-/* End as the plan of the job says. Give up only if there is none, because the job may have happened
- * before the master vanished. */
-static _Noreturn void lose_master(struct conversation *talk)
+/* End as the plan of the job says. Return if there is none: the job has not happened. `reason` says
+ * what became of the master. */
+static void end_as_planned(struct conversation *talk, const char *reason)
 {
     size_t length = 0;
     end_if_cancelled(talk);
+    if (talk->is_asked)
+        return;
+    talk->is_asked = true;
     switch (ask_plan(talk->records, BUFFER_BYTES, &length)) {
     case REDO_ENDED:
         talk->is_spent = true;
         end_as(talk, talk->records, length);
     case REDO_FAILED:
         end_if_cancelled(talk);
-        dprintf(STDERR_FILENO, "termite: the master went away while it wrote the results of: %s\n",
-                talk->command->argv[0]);
+        dprintf(STDERR_FILENO, "termite: %s while it wrote the results of: %s\n", reason, talk->command->argv[0]);
         _exit(EXIT_LOST);
     case REDO_ABSENT:
         break;
     }
+}
+
+static _Noreturn void lose_master(struct conversation *talk)
+{
+    end_as_planned(talk, "the master went away");
     give_up(talk, "the master went away", EXIT_LOST);
 }
 
 static _Noreturn void reject_master(struct conversation *talk)
 {
     close(talk->master); /* else its results could overwrite those of the local run */
+    end_as_planned(talk, "the master spoke another protocol");
     give_up(talk, "the master speaks another protocol", EXIT_PROTOCOL);
 }
 
@@ -295,35 +304,25 @@ static unsigned long long take_number(const char *value, unsigned long long most
     return number;
 }
 
-/* End as the command did, which the records of a frame `E` at `cursor` say. All of them are checked
- * before our stdin is changed, because the command may run here after a wrong one. A process that
- * shares our stdin reads on from where the job has stopped. */
+/* End as the command did, which the records of an exit at `cursor` say. */
 static _Noreturn void end_as(struct conversation *talk, char *cursor, size_t length)
 {
-    char *stop = cursor + length, *key, *value;
-    bool malformed = false;
-    int code = -1, signal = 0;
-    off_t offset = -1;
-    unsigned long long taken = 0;
-    while (record_next(&cursor, stop, &key, &value, &malformed)) {
-        if (strcmp(key, "code") == 0)
-            code = (int)take_number(value, 255, &malformed);
-        else if (strcmp(key, "signal") == 0)
-            signal = (int)take_number(value, (unsigned)SIGRTMAX, &malformed);
-        else if (strcmp(key, "stdin_offset") == 0)
-            offset = (off_t)take_number(value, LLONG_MAX, &malformed);
-        else if (strcmp(key, "stdin_taken") == 0)
-            taken = take_number(value, ULLONG_MAX, &malformed);
-    }
+    struct job_exit exit;
+    bool is_known = parse_exit(cursor, length, &exit);
     end_if_cancelled(talk);
-    if (malformed || (signal == 0 && code < 0))
+    if (!is_known)
         reject_master(talk);
-    if (offset >= 0)
-        stdin_leave_at(offset);
-    stdin_drop(taken);
-    if (signal > 0)
-        end_by_signal(signal);
-    _exit(code);
+    end_like_job(&exit);
+}
+
+/* Take a frame `E`. The job has happened when all of it is here, even if the records are wrong. If
+ * the master dies before that, the plan tells what the job has changed. */
+static _Noreturn void take_exit(struct conversation *talk, size_t length)
+{
+    talk->is_spent = talk->is_spent || length > BUFFER_BYTES;
+    char *records = take_records(talk, length);
+    talk->is_spent = true;
+    end_as(talk, records, length);
 }
 
 /* Take the records of a frame `R`: a new request to read stdin, one that is withdrawn, or bytes to
@@ -382,7 +381,7 @@ static void take_frame(struct conversation *talk)
     case 'X':
         execute_here(talk, length);
     case 'E':
-        end_as(talk, take_records(talk, length), length);
+        take_exit(talk, length);
     default:
         reject_master(talk);
     }

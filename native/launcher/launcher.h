@@ -232,12 +232,25 @@ enum redo_answer {
     REDO_FAILED, /* that is unknown, or not all could be written: the command must not run again */
 };
 
-/* Make the name of this job, for the master at `socket_path`. Return it in hex, or "" if there are
- * no random bits. */
+/* Make the name of this job, for the master at `socket_path`. Return it in hex. */
 const char *redo_token(const char *socket_path);
-/* Wait until the plan of the job is finished. For REDO_ENDED, set `records` to those of the exit,
- * and `*length` to their length. For REDO_FAILED, the reason was printed if it is known. */
+/* Wait until the plan of the job is finished. Call this at most once. For REDO_ENDED, set
+ * `records` to those of the exit, and `*length` to their length. For REDO_FAILED, the reason was
+ * printed if it is known. */
 enum redo_answer ask_plan(char *records, size_t size, size_t *length);
+
+/* -- job_exit.c ---------------------------------------------------------------------------------------------------- */
+
+struct job_exit {
+    int code, signal;               /* by `signal` if it is not 0 */
+    off_t stdin_offset;             /* of a file; -1: it stays where it is */
+    unsigned long long stdin_taken; /* bytes of a stream that were shown before */
+};
+
+/* Parse the records of an exit. Return false if they are not those of one. */
+bool parse_exit(char *records, size_t length, struct job_exit *exit);
+/* End as the job did. A process that shares our stdin reads on from where the job has stopped. */
+_Noreturn void end_like_job(const struct job_exit *exit);
 
 /* -- conversation.c ------------------------------------------------------------------------------------------------ */
 

@@ -166,7 +166,7 @@ class Exit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The end of a command: by `signal`, or with the exit code `code` if `signal` is 0."""
 
     code: Annotated[int, Meta(ge=0, le=255)]
-    signal: Annotated[int, Meta(ge=0, le=127)] = 0
+    signal: Annotated[int, Meta(ge=0, le=64)] = 0  # Linux has no more, and a launcher refuses others
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):

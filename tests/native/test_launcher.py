@@ -571,16 +571,18 @@ def test_after_the_job_has_taken_what_it_was_shown_the_command_cannot_run_here(
         assert finish(process)[:2] == (102 if ending else 101, b"")
 
 
-def test_a_wrong_exit_leaves_stdin_to_the_command_here(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    with started([launcher, "cat"], tree, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        process.stdin.write(b"line\n")
-        process.stdin.flush()
+def test_a_wrong_exit_takes_nothing_of_stdin(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    ours, theirs = os.pipe()
+    os.write(theirs, b"line\n")
+    with started([launcher, "cat"], tree, stdin=ours) as process:
         talk = master.accept()
         talk.say(wish(size=100, peek=1))
         assert talk.receive() == ("P", b"line\n")
         talk.say(frame("E", records(("stdin_taken", "5"), ("code", "256"))))
-        assert finish(process)[:2] == (0, b"line\n")
+        assert finish(process)[:2] == (102, b"")
+    assert os.read(ours, 9) == b"line\n"
+    os.close(ours)
+    os.close(theirs)
 
 
 @pytest.mark.parametrize(("redirection", "kind"), [("</dev/null", b"null"), ("<&-", b"closed")])

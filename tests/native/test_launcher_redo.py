@@ -180,3 +180,44 @@ def test_a_finished_plan_whose_exit_is_wrong_runs_nothing_twice(
         talk.vanish()
         assert finish(process)[0] in (101, 102)
     assert not (tree / "ran").exists()
+
+
+@pytest.mark.parametrize("named", ["link", "links/relative", "tree/.termite-socket"])
+def test_the_plan_lies_where_the_socket_is_and_not_where_its_name_stands(
+    launcher: Path, tree: Path, master: FakeMaster, plans: Plans, tmp_path: Path, named: str
+) -> None:
+    (tmp_path / "link").symlink_to(tree / ".termite-socket")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/relative").symlink_to("../link")
+    env = {"PATH": "/usr/bin:/bin", "TERMITE_SOCKET": named}
+    with started([launcher, *COMMAND], tmp_path, env=env) as process:
+        talk = master.accept()
+        plans.begin(talk, PlaceEntry(b"out", plans.staged("result"), None), code=4)
+        plans.die()
+        master.path.unlink()
+        talk.vanish()
+        assert finish(process) == (4, b"", b"")
+    assert (tree / "out").read_text() == "result"
+
+
+@pytest.mark.parametrize(
+    "said", [frame("E", b"signal=100\0"), frame("E", b"x" * 70_000), frame("Z")], ids=["no signal", "long", "no frame"]
+)
+def test_a_wrong_frame_of_a_living_master_runs_nothing_twice(
+    launcher: Path, tree: Path, master: FakeMaster, plans: Plans, said: bytes
+) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        plans.file.end(Outcome.DONE, plans.begin(talk, code=5))
+        talk.say(said)
+        assert finish(process) == (5, b"", b"")
+    plans.die()
+
+
+def test_a_job_whose_exit_is_wrong_has_happened_without_a_plan(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    for said in (frame("E", b"signal=100\0"), frame("E", b"x" * 70_000)):
+        with started([launcher, *COMMAND], tree) as process:
+            master.accept().say(said)
+            status, out, err = finish(process)
+        assert (status, out) == (102, b"") and b"another protocol while the command was running: sh" in err
+    assert not (tree / "ran").exists()

@@ -6,6 +6,7 @@
  * `count`, nothing happens, and FILE gets a line with the name of each call, whatever CALL is.
  *
  * A read of the master's socket counts as `read`, any other one as `take`. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -70,3 +72,10 @@ WRAP(ssize_t, tee, "tee", (int in, int out, size_t size, unsigned flags), (in, o
 WRAP(int, socket, "socket", (int domain, int type, int protocol), (domain, type, protocol), (void)0)
 WRAP(int, connect, "connect", (int fd, const struct sockaddr *to, socklen_t size), (fd, to, size), (void)0)
 WRAP(int, poll, "poll", (struct pollfd *fds, nfds_t count, int patience), (fds, count, patience), (void)0)
+WRAP(ssize_t, getrandom, "getrandom", (void *to, size_t size, unsigned flags), (to, size, flags), size = 1)
+
+struct dirent *__real_readdir(DIR *directory);
+struct dirent *__wrap_readdir(DIR *directory)
+{
+    return due("readdir") == REFUSE ? NULL : __real_readdir(directory);
+}

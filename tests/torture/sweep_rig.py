@@ -29,7 +29,8 @@ COLD_KEEPALIVE_S = "0.05"  # a lease ends before the next job comes
 COLD_S = 10.0
 COLD_LOOKS = 3  # in a row
 LOOK_S = 0.03
-LAUNCHER_CALLS = ("read", "write", "send", "tee", "socket", "connect", "poll")  # of launcher_calls.c
+# Of launcher_calls.c.
+LAUNCHER_CALLS = ("read", "write", "send", "tee", "socket", "connect", "poll", "getrandom", "readdir")
 COUNT, MANY = "count", 10**6  # notes the names of the calls, and changes nothing
 ALL_CALLS = ",".join(f"{shell}." for shell in faulty_calls.SHELLS)
 OWN_PAUSE_S = 0.2  # of a daemon that was killed, before it is started again

@@ -16,30 +16,60 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STAGING "/.termite-staging"
 
-enum { TOKEN_BYTES = 8, FIRST_FD = 3 };
+enum { TOKEN_BYTES = 8, FIRST_FD = 3, MAX_LINKS = 40 };
 
 static unsigned char token[TOKEN_BYTES];
-static char token_text[2 * TOKEN_BYTES + 1]; /* empty: there is none */
-static char root[PATH_MAX];                  /* empty: it cannot be told */
+static char token_text[2 * TOKEN_BYTES + 1];
+static char place[2 * PATH_MAX]; /* of the master's socket; behind `find_root`, of the top of its tree */
+
+/* Make a token that no other launcher of this machine makes, though the kernel has no random bits
+ * yet, or forbids the call. Nobody has to guess it: the plans are this user's own. */
+static void make_own_token(void)
+{
+    struct timespec now = {0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t moment = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    uint64_t number = moment ^ (uint64_t)getpid() << 40;
+    memcpy(token, &number, sizeof token);
+}
 
 const char *redo_token(const char *socket_path)
 {
-    const char *slash = strrchr(socket_path, '/');
-    size_t length = slash ? (size_t)(slash - socket_path) : 0;
     if (getrandom(token, sizeof token, GRND_NONBLOCK) != sizeof token)
-        return "";
+        make_own_token();
     for (size_t i = 0; i < sizeof token; i++)
         snprintf(token_text + 2 * i, 3, "%02x", token[i]);
-    if (length < sizeof root - sizeof STAGING) {
-        memcpy(root, slash ? socket_path : ".", slash ? length : 1);
-        if (slash == socket_path)
-            root[0] = '\0';
-    }
+    if (strlen(socket_path) < sizeof place - sizeof STAGING)
+        strcpy(place, socket_path);
     return token_text;
+}
+
+/* Turn the path of the socket into that of its directory, which is the top of the tree. A socket
+ * that the user has named may be a symlink. Return false if the directory is unknown. */
+static bool find_root(void)
+{
+    char target[PATH_MAX];
+    for (int links = 0; *place && links < MAX_LINKS; links++) {
+        char *slash = strrchr(place, '/');
+        ssize_t length = readlink(place, target, sizeof target);
+        if (length < 0 && errno != EINVAL && errno != ENOENT)
+            return false;
+        if (length < 0) { /* it is no link, or has gone with its master */
+            strcpy(slash ? slash : place, slash ? "" : ".");
+            return true;
+        }
+        size_t kept = *target == '/' || !slash ? 0 : (size_t)(slash + 1 - place);
+        if (kept + (size_t)length >= sizeof place - sizeof STAGING)
+            return false;
+        memcpy(place + kept, target, (size_t)length);
+        place[kept + (size_t)length] = '\0';
+    }
+    return false;
 }
 
 /* Whether the file has our token, or may have it. */
@@ -66,21 +96,22 @@ static bool may_name_us(int directory, const char *name)
     return found;
 }
 
+/* Whether a plan has our token, or may have it. An error is no absence. */
 static bool is_planned(void)
 {
-    char path[PATH_MAX + sizeof STAGING];
+    char path[sizeof place + sizeof STAGING];
     struct stat st;
-    if (!*token_text)
-        return false;
-    snprintf(path, sizeof path, "%s" STAGING, root);
+    snprintf(path, sizeof path, "%s" STAGING, place);
     DIR *directory = opendir(path);
     if (!directory)
         return errno != ENOENT && errno != ENOTDIR;
     bool found = false;
-    struct dirent *entry;
-    if (fstat(dirfd(directory), &st) != 0 || st.st_uid == geteuid())
-        while (!found && (entry = readdir(directory)))
+    struct dirent *entry = NULL;
+    if (fstat(dirfd(directory), &st) != 0 || st.st_uid == geteuid()) {
+        while (!found && (errno = 0, entry = readdir(directory)))
             found = strncmp(entry->d_name, "plan-", 5) == 0 && may_name_us(dirfd(directory), entry->d_name);
+        found = found || (!entry && errno != 0);
+    }
     closedir(directory);
     return found;
 }
@@ -109,7 +140,7 @@ static _Noreturn void become_redo(int output)
     sigfillset(&all);
     change_mask(SIG_BLOCK, &all, NULL); /* Ctrl-C must not end it half-way */
     int null = open("/dev/null", O_RDWR);
-    if (!find_program(program) || !realpath(*root ? root : "/", directory) || null < 0 || chdir("/") != 0)
+    if (!find_program(program) || !realpath(*place ? place : "/", directory) || null < 0 || chdir("/") != 0)
         _exit(EXIT_FAILED);
     dup2(null, STDIN_FILENO);
     dup2(output, STDOUT_FILENO);
@@ -137,6 +168,8 @@ static size_t read_all(int fd, char *bytes, size_t size)
 enum redo_answer ask_plan(char *records, size_t size, size_t *length)
 {
     int ends[2], status = -1;
+    if (!find_root())
+        return REDO_FAILED;
     if (!is_planned())
         return REDO_ABSENT;
     if (pipe2(ends, O_CLOEXEC) != 0)

@@ -185,9 +185,9 @@ class Launcher:
         return len(content) if kind == records.STDIN and self._asked_offset == -1 else 0
 
     @property
-    def needs_no_exit(self) -> bool:
-        """True if the launcher was sent the exit of its command, or has gone."""
-        return self._has_ended or self.gone is not None
+    def was_sent_exit(self) -> bool:
+        """True if the launcher was sent the exit of its command."""
+        return self._has_ended
 
     def leave_stdin(self, **numbers: int) -> None:
         """Set the final position of the stdin, which `finish` sends along with the exit.

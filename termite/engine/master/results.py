@@ -15,6 +15,7 @@ import trio
 from termite.engine.decide.logic.attribute_programs import may_set_modes
 from termite.engine.errors import FsError, Reason, Retryable, first_error
 from termite.engine.fleet.lease import Lease
+from termite.engine.launch.connection import Launcher
 from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
@@ -22,6 +23,7 @@ from termite.engine.model import Change, Digest, Exit, Phase
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.publishing.plan_file import is_alive
 from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.tree.publishing.staging import StagedWriter
@@ -57,12 +59,21 @@ async def publish_contents(
     end = JobEnd(job.request.token, job.launcher.pid, exit.code, exit.signal, job.launcher.stdin_end)
     # Without the job itself: it has the ticket, and would wait for the collector of cycles.
     launcher, umask = job.launcher, job.request.umask
-    job.ticket = Ticket(end, lambda: launcher.needs_no_exit, job.output.show_held, umask=umask)
+    job.ticket = Ticket(end, lambda: _is_told(launcher), job.output.show_held, umask=umask)
+    job.ticket.is_left = lambda: launcher.gone is not None
     job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
     published = await master.tree.publish(changes, contents, timing, job.ticket)
     master.authors.note(published.number, job.id)
     job.has_met_others |= bool(published.appended)
     return published.conflicts
+
+
+def _is_told(launcher: Launcher) -> bool:
+    """Return whether the launcher cannot ask the plan for its exit any more.
+
+    One that has lost the connection can, as long as its process lives.
+    """
+    return launcher.was_sent_exit or (launcher.gone is not None and not is_alive(launcher.pid))
 
 
 class FetchedContents:

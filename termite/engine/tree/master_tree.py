@@ -318,7 +318,7 @@ class MasterTree:
     @property
     def is_finishing(self) -> bool:
         """True while the results of a job are written whose launcher has gone."""
-        return self._parts.ticket is not None and self._parts.ticket.is_told()
+        return self._parts.ticket is not None and self._parts.ticket.is_left()
 
     async def finished(self) -> None:
         """Wait until all results that are being written now are complete."""

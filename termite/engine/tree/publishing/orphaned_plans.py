@@ -48,7 +48,12 @@ def clear_staging(root: Path, staging: int, own_label: bytes) -> bool:
     with ExitStack() as locks:  # kept until all is removed: another process must not use a plan that goes
         for name in plan_names(staging):
             label = name.removeprefix(PREFIX)
-            fd = open_own_plan(staging, name) if label != own_label else -1
+            try:
+                fd = open_own_plan(staging, name) if label != own_label else -1
+            except OSError as error:  # its launcher must not take it for absent
+                log.warning("plan-unreadable plan=%r reason=%s", name, error)
+                kept.add(label)
+                continue
             if fd < 0:
                 continue
             locks.callback(os.close, fd)

@@ -53,7 +53,8 @@ async def _show_nothing() -> bool:
 class Ticket:
     """The end of a job that its launcher must hear.
 
-    `is_told` returns whether the launcher has heard it, or has gone.
+    `is_told` returns whether the launcher was sent it, or its process has ended. `is_left` returns
+    whether nobody waits for it any more, because the launcher has gone.
 
     `before_plan` is called when everything is staged. It shows the output that was held, because
     nobody else has it if the master dies later. It returns True if other tasks may have run.
@@ -67,6 +68,7 @@ class Ticket:
     has_happened: bool = False
     umask: int = 0o022
     may_set_modes: Callable[[], bool] = bool
+    is_left: Callable[[], bool] = bool
 
 
 NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits for these results

@@ -37,8 +37,7 @@ from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 # These errors may pass: somebody frees space, or a descriptor is closed.
 PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS))
-# Opening fails with these if the name is no file, a directory, a link, a socket, or closed to us.
-NO_PLAN = frozenset((EACCES, EISDIR, ELOOP, ENOENT, ENXIO))
+NO_PLAN = frozenset((EISDIR, ELOOP, ENOENT, ENXIO))  # opening fails so if the name is no file
 RETRY_S = 5.0  # for so long a step is repeated that fails with one of them
 PAUSE_S = 0.1
 SHOWN_NAMES = 10
@@ -114,11 +113,14 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
 
 
 def open_own_plan(staging: int, name: bytes) -> int:
-    """Return an fd of a plan file, or -1 if it is gone, another user's, or no plan file at all."""
+    """Return an fd of a plan file, or -1 if it is gone, another user's, or no plan file at all.
+
+    Raise OSError if it is our own, but cannot be opened: it may be the plan of any job.
+    """
     try:
         fd = os.open(name, OPEN, dir_fd=staging)
     except OSError as error:
-        if error.errno in NO_PLAN:
+        if error.errno in NO_PLAN or (error.errno == EACCES and not _is_own_file(staging, name)):
             return -1
         raise
     status = os.fstat(fd)
@@ -127,6 +129,14 @@ def open_own_plan(staging: int, name: bytes) -> int:
         return fd
     os.close(fd)
     return -1
+
+
+def _is_own_file(staging: int, name: bytes) -> bool:
+    try:
+        status = os.stat(name, dir_fd=staging, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _wait_until_settled(name: bytes, fd: int, token: bytes, say: Callable[[str], None], patience_s: float) -> FoundPlan:

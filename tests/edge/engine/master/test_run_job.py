@@ -367,6 +367,12 @@ class Launched:
         """End the process that was the launcher and then became the command."""
         self._process.kill()
 
+    def reap(self) -> None:
+        self._process.wait()
+
+    async def vanish(self) -> None:
+        await self._stream.aclose()
+
     async def frames(self) -> list[tuple[bytes, bytes]] | None:
         received = await self._stream.receive_some()
         return self._frames.feed(bytes(received)) if received else None
@@ -1119,6 +1125,27 @@ async def test_results_that_could_only_be_written_in_part_are_named_and_the_comm
     lines = [(b"N", b"termite: " + line + b"\n") for line in (b"not all", b"written: a", b"not written: b")]
     assert told == [*lines, (b"E", b"code=101\0")]
     assert world.master.counters.failed == 1
+
+
+async def test_a_launcher_that_has_lost_its_connection_may_ask_the_plan_as_long_as_it_lives(tmp_path: Path) -> None:
+    world, told = World(tmp_path, script(end=ran())), list[bool]()
+
+    async def publish(_: object, __: object, ___: object, ticket: Ticket) -> Published:
+        with trio.CancelScope(shield=True):
+            await launched.vanish()
+            while not ticket.is_left():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            told.append(ticket.is_told())
+            launched.end_command()
+            launched.reap()
+            told.append(ticket.is_told())
+        return Published(0, ())
+
+    world.tree.publish = publish  # type: ignore[assignment, method-assign]
+    async with world.launcher("gcc") as launched:
+        while len(told) < 2:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    assert told == [False, True]
 
 
 async def test_the_next_command_waits_for_a_job_that_was_cancelled_too_late(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from termite.engine.tree.logic.redo_plan import ALIGNMENT, JobEnd, Outcome, SetDirectory, newest_record
+from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
 from termite.engine.tree.publishing.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
-from termite.engine.tree.publishing.redo import open_own_plan
+from termite.engine.tree.publishing.redo import finish_job, open_own_plan
 
+NOBODY = 65534
 END = JobEnd(b"\1" * 8, os.getpid(), 3, 0, b"")
 STEPS = (SetDirectory(b"d", 0o40755, 6),)
 
@@ -100,3 +103,46 @@ def test_a_plan_of_another_user_is_not_opened(staging: int, tmp_path: Path, give
     os.close(own)
     os.chown(tmp_path / given, 60800, 60800)
     assert open_own_plan(staging, b"plan") == -1
+
+
+@contextmanager
+def ordinary_user(*own: Path) -> Iterator[None]:
+    """Let an ordinary user run the block, who owns these files. Root may open everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in own:
+        os.chown(path, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.logs("plan-unreadable")
+def test_a_plan_that_cannot_be_opened_is_no_absent_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its launcher must not run the command again, and the next master must not remove the plan."""
+    area = tmp_path / ".termite-staging"
+    area.mkdir(mode=0o700)
+    plan = PlanFile(os.open(area, os.O_RDONLY))
+    plan.begin(END, lambda: False, STEPS)
+    path = area / os.fsdecode(plan.name)
+    path.chmod(0)
+    monkeypatch.chdir(tmp_path)
+    with ordinary_user(tmp_path, area, path):
+        with pytest.raises(PermissionError):
+            finish_job(Path(), END.token, print, 0)
+        top = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        assert not clear_abandoned_tree(top) and path.name in os.listdir(".termite-staging")
+        os.close(top)
+    plan.close()
+
+
+@pytest.mark.needs_root("has a file of another user")
+def test_a_plan_of_another_user_that_cannot_be_opened_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "plan-x").touch(mode=0)
+    staging = os.open(tmp_path, os.O_RDONLY)
+    with ordinary_user(tmp_path):
+        assert open_own_plan(staging, b"plan-x") < 0
+    os.close(staging)

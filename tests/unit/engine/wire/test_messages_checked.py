@@ -102,7 +102,7 @@ ABSURD_REPLIES: list[tuple[Message, dict[str, list[Any]]]] = [
     (
         RAN,
         {
-            "exit": [Exit(-1), Exit(256), Exit(0, -9), Exit(0, 10**6)],
+            "exit": [Exit(-1), Exit(256), Exit(0, -9), Exit(0, 65)],
             "usage": [Usage(user_s=NAN), Usage(peak_memory_bytes=-1), Usage(wall_s=INFINITE)],
             "exec_errno": [-2, 10**6],
             "stdin_offset": [-2, HUGE],
