@@ -70,6 +70,34 @@ def test_a_source_that_an_editor_replaces_all_the_time_stops_no_job(tree: Tree) 
     assert all((tree.path / f"o{number}").read_text().strip().isdigit() for number in range(1, 31))
 
 
+def test_a_job_was_shown_what_a_symlink_has_replaced_before_it_was_read(tree: Tree) -> None:
+    """A local command follows the symlink. The job runs again, and then does so as well."""
+    for name in ("x.h", "d/f", "top/d/f"):
+        tree.write(name, f"content of {name}\n")
+    script = "ls -lR >/dev/null; echo ready; read line; cat x.h d/f top/d/f; ls top/d; cat x.h 2>/dev/null | wc -c"
+    job = tree.where.start([tree.where.termite("termite"), "sh", "-c", script], tree.path, stdin=-1)
+    assert job.stdout is not None
+    assert job.stdout.readline() == b"ready\n"
+    swap = "mv x.h real.h; ln -s real.h x.h; mv d e; ln -s e d; mv top real; ln -s real top"
+    assert tree.plain("sh", "-c", swap).code == 0
+    output, errors = job.communicate(b"line\n", timeout=60)
+    local = tree.plain("sh", "-c", script.partition("read line; ")[2])
+    assert (job.returncode, output, errors) == (0, local.stdout, b"")
+    assert local.stdout.startswith(b"content of x.h\n")
+
+
+def test_what_is_written_below_a_closed_directory_is_seen_when_it_is_open_again(tree: Tree) -> None:
+    """A shell that stands in the directory writes, and meanwhile another job begins."""
+    tree.write("a/b/f.h", "#define V 1\n")
+    looks = ("sh", "-c", "cat a/b/f.h; ls a/b")
+    assert tree.termite(*looks) == tree.plain(*looks)
+    job = f"(cd {tree.path}; {tree.where.word('termite')} sh -c 'exit 3')"
+    writes = "echo '#define V 22222' >f.h; echo new >new.h"
+    script = f"cd a/b; chmod 0 ../../a; {writes}; {job}; code=$?; chmod 755 {tree.path}/a; exit $code"
+    assert tree.plain("sh", "-c", script).code == 3
+    assert tree.termite(*looks) == tree.plain(*looks)
+
+
 def test_a_file_that_was_missing_is_found_after_it_was_made(tree: Tree) -> None:
     assert tree.termite("cat", "late.h").code == 1
     tree.write("late.h", "now\n")

@@ -48,8 +48,8 @@ class MirrorRequests:
         """Return the reply to one request of the mirror of `lease`.
 
         Block while files are hashed or a launcher reads its stdin. Raise FsError for the job, Stale
-        if the file has changed, Retryable if looking at it fails, and RemoteProtocolError if the
-        mirror may not send such a message.
+        if the file or directory has changed, Retryable if looking at it fails, and
+        RemoteProtocolError if the mirror may not send such a message.
         """
         match message:
             case GetDirectory(path=path):

@@ -51,7 +51,7 @@ class FactReader:
         """Get the missing facts. Large files are hashed and searched in a thread.
 
         Raise FsError if a directory or a file cannot be read, and Retryable if a look at it fails.
-        Raise Stale if a file changes meanwhile. Raise NotStorable if a program is too unusual.
+        Raise Stale if one changes meanwhile. Raise NotStorable if a program is too unusual.
         """
         for directory in missing.directories:
             self._tree.load(directory, "")

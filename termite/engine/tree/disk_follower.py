@@ -9,7 +9,9 @@ Three verbs are used. *Read* takes entries from the disk (`DirectoryReader`), *c
 place of the disk with the AttrTree, and *record* writes one entry into the AttrTree.
 
 A look may fail (EIO, ENOMEM, ESTALE): nobody then knows what is at the place. The place keeps its
-entry and is checked again by the next drain, and no drain succeeds before a look has.
+entry and is checked again by the next drain, and no drain succeeds before a look has. If a
+directory refuses to be opened (EACCES), its places are checked again as well, by every drain until
+it does not. No drain fails because of that: local commands are refused, too.
 """
 
 import errno
@@ -19,11 +21,11 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from termite.engine.errors import FsError, Retryable
+from termite.engine.errors import FsError, Retryable, Stale
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.directory_reader import DirectoryReader
-from termite.engine.tree.disk import Disk, FsErrors
+from termite.engine.tree.disk import GONE, Disk
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
@@ -63,9 +65,10 @@ class DiskFollower:
 
         `asker` is the worker for which directories outside the tree are counted.
         Entries that were not known before are no changes. The directories themselves are, if they
-        differ from what their parents' listings showed. Raise FsError if the directory does not
-        exist or cannot be listed; the job that asked has that error. Raise Retryable if a look
-        fails, or if there are too many entries.
+        differ from what their parents' listings showed. Raise FsError if the directory cannot be
+        listed; the job that asked has that error. Raise Stale if there is no such directory, or no
+        longer: whoever asks was shown one. Raise Retryable if a look fails, or if there are too
+        many entries.
         """
         changes = self._changes
         if self.tree.is_served(path):
@@ -74,13 +77,15 @@ class DiskFollower:
             if self.tree.is_served(directory):
                 continue
             seen = self.tree.seen(directory)
-            if seen is None:
-                raise FsError(errno.ENOENT, path)
-            if not seen.is_directory:
-                raise FsError(errno.ENOTDIR, path)
+            if seen is None or not seen.is_directory:
+                raise Stale(path)
             self.outside.check_room(directory, asker)
-            with FsErrors(directory):
+            try:
                 listing, own = self.reader.read_directory(directory)
+            except OSError as error:
+                if error.errno in GONE and self._is_replaced(directory, seen):
+                    raise Stale(path) from error
+                raise FsError(error.errno or errno.EIO, directory) from error
             self.tree.serve(directory, listing)
             self.outside.add(directory, len(listing), asker)
             self._record_own(directory, own, changes)
@@ -142,6 +147,18 @@ class DiskFollower:
 
     # -- looks that fail ----------------------------------------------------------------------------------------------
 
+    def _is_replaced(self, directory: bytes, seen: Seen) -> bool:
+        """Return whether a directory that is not to be found is another one, or none, by now.
+
+        If it is the one that was `seen`, a local command has the same error (a mount on demand).
+        """
+        events = Events()
+        events.touch_way(directory)
+        with self._failed.kept_if_broken_off():
+            self._check_events(events, self._changes)
+        now = self.tree.seen(directory)
+        return now is None or not now.is_directory or now.stamp != seen.stamp
+
     def _check_failed(self, changes: list[Change]) -> None:
         """Check every place again at which a look failed, or an entry could not be inspected."""
         events, unlisted = self._failed.take()
@@ -155,7 +172,7 @@ class DiskFollower:
             if not self.tree.is_served(directory):
                 del self.reader.refused[directory]
             elif self.exports.is_volatile(directory):
-                self._check_names(directory, dict.fromkeys(names, Touch.UNKNOWN), changes)
+                self._check_names(directory, dict.fromkeys(names, Touch.WRITTEN), changes)
 
     def _pop_changes(self) -> list[Change]:
         for directory in filter(self.tree.is_served, self.reader.notes.seal()):
@@ -219,13 +236,19 @@ class DiskFollower:
             self._check_all_within(path, changes)
 
     def _check_names(self, directory: bytes, touched: Mapping[bytes, Touch], changes: list[Change]) -> bool:
-        """Check some names of a directory. If a look failed, record nothing and return False."""
+        """Check some names of a directory.
+
+        If a look failed, or the directory refuses, record nothing and return False.
+        """
         if not self.tree.is_served(directory):
             return True
         try:
             found, own = self.reader.read_names(directory, touched)
-        except OSError:
-            return True  # it is gone or replaced, which an event of its parent reports
+        except OSError as refusal:
+            if refusal.errno in GONE:
+                return True  # an event of its parent reports it
+            self._failed.note_names(directory, touched, None)
+            return False
         except Retryable as error:
             self._failed.note_names(directory, touched, error)
             return False

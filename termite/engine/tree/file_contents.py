@@ -4,7 +4,6 @@ A version is named by path, size and mtime, as mirrors name it. If the disk has 
 now, the journal gets the change before the request is refused.
 """
 
-import errno
 import os
 import stat
 import time
@@ -42,16 +41,14 @@ class FileContents:
         """Return an open fd of a file, for the caller to close, and the digest of its content.
 
         Raise Stale if the file is not, or no longer, this version; the journal then has the change.
-        Raise FsError if it is no regular file or cannot be opened. Raise Retryable if a look at it
-        or reading it fails, or if it is a sealed program. Large files are hashed in a thread.
+        Raise FsError if it may not be opened, here either. Raise Retryable if a look at it or
+        reading it fails, or if it is a sealed program. Large files are hashed in a thread.
         """
         parent, _ = split(path)
         self._journal.append(self._follower.serve(parent))
         seen = self._follower.tree.seen(path)
-        if seen is None:
+        if seen is None or not stat.S_ISREG(seen.attr.mode):
             raise Stale(path)
-        if not stat.S_ISREG(seen.attr.mode):
-            raise FsError(_errno_of(seen.attr.mode), path)
         if path in self._follower.reader.sealed:
             raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
         fd, stamp = self._open(path, size, mtime_ns)
@@ -97,11 +94,11 @@ class FileContents:
         """
         try:
             fd = self._disk.open_file(path)
-        except FileNotFoundError as e:
-            self._check_path(path)
-            raise Stale(path) from e
         except OSError as e:
-            if e.errno in GONE or e.errno in REFUSED:
+            if e.errno in GONE:  # a symlink is no absence: a local open follows it
+                self._check_way(path)
+                raise Stale(path) from e
+            if e.errno in REFUSED:
                 raise FsError(e.errno, path) from e
             raise look_failed(path, e) from e
         found = stamp_of(os.fstat(fd))
@@ -111,6 +108,12 @@ class FileContents:
             return fd, found
         os.close(fd)
         raise Stale(path)
+
+    def _check_way(self, path: bytes) -> None:
+        """Let the journal get what has changed at a path, or at a directory above it."""
+        events = Events()
+        events.touch_way(path)
+        self._journal.append(self._follower.check(events))
 
     def _check_path(self, path: bytes) -> None:
         events = Events()
@@ -199,8 +202,3 @@ def _is_new_to_workers(attr: Attr) -> bool:
     and empty files are never sent along.
     """
     return attr.size > 0 and attr.digest is None and attr.nlink == 1 and stat.S_ISREG(attr.mode)
-
-
-def _errno_of(mode: int) -> int:
-    """Return the errno with which reading something other than a regular file fails."""
-    return errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL

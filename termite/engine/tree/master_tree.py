@@ -120,9 +120,9 @@ class MasterTree:
     async def directory(self, path: bytes) -> tuple[int, Attr, dict[bytes, Attr]]:
         """Return the journal number, the directory's own Attr, and those of its children by name.
 
-        The journal has later changes of the directory from now on. Raise FsError if it does not
-        exist or cannot be listed; the mirror passes that to the job. Raise Retryable if a look
-        fails.
+        The journal has later changes of the directory from now on. Raise FsError if it cannot be
+        listed; the mirror passes that to the job. Raise Stale if there is no such directory, and
+        Retryable if a look fails.
         """
         components(path)
         self._journal.append(self._follower.serve(path))
@@ -135,7 +135,7 @@ class MasterTree:
         """Return an open fd of this version of a file, for the caller to close, and its digest.
 
         Raise Stale if the file is not, or no longer, this version; the journal then has the change.
-        Raise FsError if it is no regular file or cannot be opened.
+        Raise FsError if it may not be opened.
         """
         components(path)
         return await self._contents.open_version(path, size, mtime_ns)

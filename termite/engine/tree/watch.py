@@ -23,7 +23,7 @@ from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it 
 
 from termite.engine.errors import UserError
 from termite.engine.paths import join
-from termite.engine.tree.logic.attrs import Events, Touch
+from termite.engine.tree.logic.attrs import Events, Touch, worst_touch
 
 # These are plain integers because an operation on the enum flags takes a microsecond.
 WRITTEN = int(flags.MODIFY | flags.CLOSE_WRITE)
@@ -209,7 +209,7 @@ class Watches:
         else:
             touched = events.names.setdefault(path, {})
             if name:
-                touched[name] = _worst(touched.get(name, Touch.ATTRIBUTES), _touch(mask))
+                touched[name] = worst_touch(touched.get(name, Touch.ATTRIBUTES), _touch(mask))
             else:
                 events.own.add(path)
 
@@ -218,13 +218,6 @@ def _touch(mask: int) -> Touch:
     if mask & WRITTEN:
         return Touch.WRITTEN
     return Touch.UNKNOWN if mask & ENTRIES else Touch.ATTRIBUTES
-
-
-def _worst(a: Touch, b: Touch) -> Touch:
-    for touch in (Touch.WRITTEN, Touch.UNKNOWN):
-        if touch in (a, b):
-            return touch
-    return Touch.ATTRIBUTES
 
 
 def _most_watches() -> int:

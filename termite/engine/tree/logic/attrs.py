@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from termite.engine.model import Attr, Change
-from termite.engine.paths import join, split
+from termite.engine.paths import from_root_down, join, split
 
 Inode = tuple[int, int]  # device and number
 # Up to so many inode numbers are searched for one by one in the packed numbers of each directory.
@@ -72,6 +72,14 @@ class Touch(enum.Enum):
     UNKNOWN = "unknown"  # made, removed, moved, or checked for another reason
 
 
+def worst_touch(a: Touch, b: Touch) -> Touch:
+    """Return the one of two touches that excludes less."""
+    for touch in (Touch.WRITTEN, Touch.UNKNOWN):
+        if touch in (a, b):
+            return touch
+    return Touch.ATTRIBUTES
+
+
 @dataclass(slots=True)
 class Events:
     """The places that must be checked.
@@ -96,6 +104,12 @@ class Events:
         """Add one name. A later call for the same name replaces the earlier one."""
         parent, name = split(path)
         self.names.setdefault(parent, {})[name] = touch
+
+    def touch_way(self, path: bytes) -> None:
+        """Add every name on the way to a path, and its own."""
+        for place in from_root_down(path):
+            if place:
+                self.touch(place, Touch.UNKNOWN)
 
 
 class AttrTree:

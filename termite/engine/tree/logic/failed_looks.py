@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from termite.engine.errors import Retryable
-from termite.engine.tree.logic.attrs import Events, Touch
+from termite.engine.tree.logic.attrs import Events, Touch, worst_touch
 
 
 class FailedLooks:
@@ -14,10 +14,16 @@ class FailedLooks:
         self.unlisted: set[bytes] = set()
         self._last: Retryable | None = None
 
-    def note_names(self, directory: bytes, touched: Mapping[bytes, Touch], error: Retryable) -> None:
-        """Remember that some names of a directory could not be looked at."""
-        self.events.names.setdefault(directory, {}).update(touched)
-        self._last = error
+    def note_names(self, directory: bytes, touched: Mapping[bytes, Touch], error: Retryable | None) -> None:
+        """Remember that some names of a directory could not be looked at.
+
+        `error` is None if the directory refuses to be opened, as it does to local commands: no
+        drain fails because of that.
+        """
+        names = self.events.names.setdefault(directory, {})
+        for name, touch in touched.items():
+            names[name] = worst_touch(names.get(name, Touch.ATTRIBUTES), touch)
+        self._last = error or self._last
 
     def note_directory(self, directory: bytes, error: Retryable) -> None:
         """Remember that a directory could not be listed."""

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from termite.engine.errors import FsError, Reason, Retryable
+from termite.engine.errors import Reason, Retryable, Stale
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.paths import tree_path
@@ -41,7 +41,7 @@ async def ask_for_all(requests: MirrorRequests, worker: str) -> bytes:
         path = tree_path(Path(directory))
         try:
             await requests.answer(cast(Lease, NamedLease(worker)), GetDirectory(path), never)
-        except FsError:
+        except Stale:
             continue  # it is private
         except Retryable as error:
             assert error.reason is Reason.TOO_MANY_LISTED

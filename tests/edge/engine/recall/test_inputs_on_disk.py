@@ -126,7 +126,7 @@ def test_outputs_of_other_jobs_are_no_change_of_an_input(root: Path, tree: Maste
 
 def test_a_fact_that_nobody_can_have_is_an_error(root: Path, tree: MasterTree) -> None:
     reader = FactReader(tree)
-    with pytest.raises(FsError):
+    with pytest.raises(Stale):
         trio.run(reader.supply, FactsMissing({b"none/at/all"}, set(), set()))
     with pytest.raises(FsError):
         trio.run(reader.supply, FactsMissing(set(), {bytes(root / "none").strip(b"/")}, set()))

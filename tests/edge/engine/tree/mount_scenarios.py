@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from termite.engine.errors import FsError
+from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr
 from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.redo_plan import JobEnd
@@ -172,7 +172,7 @@ def jobs_see_no_area(root: Path) -> None:
             assert own.mtime_ns == 5 and set(children) == {b"old", b"gone"}
             try:
                 await home.directory(tree_path(root / areas(root)[0]))
-            except FsError:
+            except Stale:
                 seen.append(True)
             return False
 
