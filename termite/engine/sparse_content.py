@@ -13,6 +13,7 @@ function makes it impossible to find a content whose SHA-256 is such a digest. A
 smaller than a block always has its SHA-256.
 """
 
+import errno
 import hashlib
 import os
 import struct
@@ -23,6 +24,7 @@ from termite.engine.model import Digest
 BLOCK_BYTES = 256 * 1024  # larger than any content that is sent inside a message
 PERSON = b"termite-sparse-1"
 SECTOR_BYTES = 512  # the unit of st_blocks
+NO_DATA = (errno.ENXIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # of SEEK_DATA: no more, or no such call
 _ZEROS = bytes(BLOCK_BYTES)
 _RUN = struct.Struct("<QQ")
 _SIZE = struct.Struct("<Q")
@@ -148,7 +150,9 @@ def _extent(fd: int, offset: int, end: int) -> tuple[int, int]:
     try:
         data = min(os.lseek(fd, offset, os.SEEK_DATA), end)
         return data, min(os.lseek(fd, data, os.SEEK_HOLE), end) if data < end else end
-    except OSError:  # there are no more data, or the file system has no holes
+    except OSError as error:  # there are no more data, or the file system has no holes
+        if error.errno not in NO_DATA:
+            raise
         return (end, end) if _has_holes(fd, offset) else (offset, end)
     finally:
         os.lseek(fd, before, os.SEEK_SET)
@@ -158,5 +162,7 @@ def _has_holes(fd: int, offset: int) -> bool:
     """Return whether the file system finds a hole at `offset`."""
     try:
         return os.lseek(fd, offset, os.SEEK_HOLE) == offset
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_DATA:
+            raise
         return False

@@ -9,7 +9,8 @@ another disk.
 
 Every command is checked, so the paths that were found to be visible are kept for the build. If a
 path names nothing, the directory is kept in which its first missing name would appear. While the
-times of that directory stay the same, the path still names nothing.
+times of that directory stay the same, the path still names nothing. A path at which a look fails
+counts as private until a look succeeds, because nobody knows what it names.
 """
 
 import os
@@ -19,6 +20,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+
+from termite.engine import look_calls
+from termite.engine.look_errors import is_answer
 
 MAX_WORDS = 1000  # of one command; later ones mostly stand in the same directories
 MAX_KEPT = 50_000  # words and directories, about 150 bytes each
@@ -88,7 +92,8 @@ class PrivatePlaces:
     ) -> None:
         """`find_private` returns the first part of a path, without symlinks, that is not shown.
 
-        It returns b"" if jobs see the path, or if there is nothing. `clock` returns seconds.
+        It returns b"" if jobs see the path, or if there is nothing, and raises OSError if a look
+        fails. `clock` returns seconds.
         """
         self._root = writable_root
         self._inside = writable_root + "/"
@@ -126,8 +131,16 @@ class PrivatePlaces:
 
         FIFOs and sockets of the tree count. `cwd` is the directory from which relative paths count.
         `env` has the variables that stand in the text. `is_droppable` returns whether the command
-        does not need a path outside the tree, such as a cache.
+        does not need a path outside the tree, such as a cache. If a look at a path fails, return
+        that path.
         """
+        try:
+            return self._find_place(text, cwd, env, is_droppable)
+        except OSError as error:
+            name = error.filename
+            return os.fsdecode(name) if isinstance(name, str | bytes) and name else cwd
+
+    def _find_place(self, text: str, cwd: str, env: Mapping[str, str], is_droppable: Callable[[str], bool]) -> str:
         if "$" in text or "~" in text:
             text = _VARIABLE.sub(lambda found: env.get(found[1] or found[2] or "HOME", found[0]), text)
         known = self._words.get(cwd) or self._words.setdefault(cwd, _Words())
@@ -145,7 +158,7 @@ class PrivatePlaces:
                 settled = self._settled(above)
                 place = self._find_private(os.fsencode(real[1:]))
                 if not place:
-                    if not os.path.lexists(real or "/"):  # a later command may make it
+                    if not look_calls.has_entry(real or "/"):  # a later command may make it
                         is_harmless &= settled is not None
                         absent |= {settled} if settled else set()
                 elif _is_mentioned_only(words, word) or is_droppable(real):
@@ -179,7 +192,7 @@ class PrivatePlaces:
         """Return a path without symlinks, and the directory that has it or lacks its first part.
 
         The path of the root directory is "". The directory is "" if there is none, or if the disk
-        refuses to say.
+        refuses to say. Raise OSError if a look fails.
         """
         path = path.rstrip("/")
         if not path:
@@ -187,14 +200,18 @@ class PrivatePlaces:
         if found := self._directories.get(path):
             return found, _above(found)
         try:
-            status = os.lstat(path)
+            status = look_calls.lstat(path)
         except FileNotFoundError:
             return self._resolve_missing(path)
-        except (OSError, ValueError):
+        except ValueError:  # no path can have this name
+            return self._resolve_text(path), ""
+        except OSError as error:
+            if not is_answer(error):
+                raise
             return self._resolve_text(path), ""
         parent, _, name = path.rpartition("/")
         if stat.S_ISLNK(status.st_mode) or name in (".", ".."):
-            real = os.path.realpath(path).rstrip("/")
+            real = _real(path).rstrip("/")
             kind = _kind(real or "/")
             above = _above(real) if kind else ""
         else:
@@ -215,7 +232,7 @@ class PrivatePlaces:
             way = way.rpartition("/")[0]
         names = [name for name in path[len(way) :].split("/") if name]
         real = self._directories.get(way, "")
-        while len(names) > 1 and os.path.lexists(next_way := f"{way}/{names[0]}"):
+        while len(names) > 1 and look_calls.has_entry(next_way := f"{way}/{names[0]}"):
             way = next_way
             real = self._resolve(way)[0]
             del names[0]
@@ -228,25 +245,40 @@ class PrivatePlaces:
     def _resolve_text(self, path: str) -> str:
         """Do as `_resolve` for a path of which the disk knows the first part only."""
         parent, _, name = path.rpartition("/")
-        return os.path.realpath(path) if name == ".." else f"{self._resolve(parent)[0]}/{name}"
+        return _real(path) if name == ".." else f"{self._resolve(parent)[0]}/{name}"
 
 
 def _above(real: str) -> str:
     return real.rpartition("/")[0] or "/"
 
 
+def _real(path: str) -> str:
+    """Return a path without its symlinks, also if nothing is there.
+
+    Raise OSError if a look fails.
+    """
+    return look_calls.real_path(path) or os.path.realpath(path)
+
+
 def _kind(path: str) -> int:
-    """Return the type of what is at a path without symlinks, or 0 if nothing is there."""
+    """Return the type of what is at a path without symlinks, or 0 if nothing is there.
+
+    Raise OSError if the look fails.
+    """
     try:
-        return stat.S_IFMT(os.lstat(path).st_mode)
-    except (OSError, ValueError):
+        return stat.S_IFMT(look_calls.lstat(path).st_mode)
+    except ValueError:  # no path can have this name
+        return 0
+    except OSError as error:
+        if not is_answer(error):
+            raise
         return 0
 
 
 def _stamp(directory: str) -> tuple[int, ...]:
-    """Return what differs after an entry has come or gone; () if the directory is not there."""
+    """Return what differs after an entry has come or gone; () if the directory is not seen."""
     try:
-        found = os.stat(directory)
+        found = look_calls.stat(directory)
     except (OSError, ValueError):
         return ()
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_nlink

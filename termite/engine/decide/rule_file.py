@@ -1,6 +1,7 @@
 """Read `.termite-localrc` again whenever it has changed on disk.
 
-A bad file never stops a build: the rules that were in force before stay in force.
+A bad file never stops a build: the rules that were in force before stay in force. They
+also stay if the disk does not say what is in the file; the next job looks again.
 """
 
 import logging
@@ -8,8 +9,10 @@ import os
 import stat
 from pathlib import Path
 
+from termite.engine import look_calls
 from termite.engine.decide.logic.rules import FILE_NAME, RuleBook
 from termite.engine.errors import UserError
+from termite.engine.look_errors import GONE
 
 MOST_BYTES = 1024 * 1024  # the largest useful file has some hundred rules
 
@@ -26,38 +29,65 @@ class RuleFile:
         self._name = str(self._path)
         self._book = book
         self._seen: _Stamp = None
-        self.error: UserError | None = None  # the reason for which the present file is not in force
+        self._refused: UserError | None = None  # the error in the present file
+        self._unseen: UserError | None = None  # the error of the newest look
+
+    @property
+    def error(self) -> UserError | None:
+        """The reason for which the present file is not in force."""
+        return self._unseen or self._refused
 
     def refresh(self) -> UserError | None:
         """Read the file if it has changed since the last call.
 
         Return the error of a bad file, once for each bad version, so that the user is notified
-        once. Return None if the file is good, missing or unchanged. The call stats the file and may
-        read it.
+        once. An error of the disk is returned once, too, until a look succeeds. Return None if the
+        file is good, missing or unchanged. The call stats the file and may read it.
         """
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return None
-        self._seen = stamp
-        self.error = None
         try:
-            self._book.replace(self._read() if stamp else None)
+            stamp = self._stamp()
+            if stamp == self._seen:
+                self._unseen = None
+                return None
+            text = self._read() if stamp else None
+        except OSError as error:
+            return self._note_unseen(error)
         except UserError as error:
-            log.warning("rules-rejected reason=%s", error)
-            self.error = error
-        return self.error
+            self._note_refused(error)
+        else:
+            self._refused = None
+            try:
+                self._book.replace(text)
+            except UserError as error:
+                self._note_refused(error)
+        self._seen, self._unseen = stamp, None
+        return self._refused
+
+    def _note_refused(self, error: UserError) -> None:
+        log.warning("rules-rejected reason=%s", error)
+        self._refused = error
+
+    def _note_unseen(self, error: OSError) -> UserError | None:
+        if self._unseen is not None:
+            return None
+        hint = "the rules that were in force stay in force"
+        self._unseen = UserError(f"{FILE_NAME}: cannot be read: {error.strerror}", hint=hint)
+        log.warning("rules-rejected reason=%s", self._unseen)
+        return self._unseen
 
     def _stamp(self) -> _Stamp:
         try:
-            status = os.stat(self._name)  # called for every job; pathlib would be slower
-        except OSError:
+            status = look_calls.stat(self._name)  # called for every job; pathlib would be slower
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> str:
         try:
             # To open a FIFO must not block the master until somebody writes to it.
-            with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            with open(look_calls.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
                     what = "a file of more than 1 MiB" if stat.S_ISREG(status.st_mode) else "not a regular file"
@@ -66,5 +96,5 @@ class RuleFile:
                         hint="write an array of objects, see docs/use/reference.md, 'Rules'",
                     )
                 return file.read(MOST_BYTES).decode()
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise UserError(f"{FILE_NAME}: cannot be read: {error}", hint="it must be UTF-8 text") from None

@@ -239,7 +239,10 @@ async def run_job(master: Master, job: Job) -> Exit | None:
 
 async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | None:
     """Answer with a stored result, or run the command on a worker, and return as `run_job` does."""
-    master.tool_places.show_for(environment_of(command))
+    try:
+        master.tool_places.show_for(environment_of(command))
+    except Retryable as error:
+        return await run_here_instead(master, job, error.reason, (error.detail,))
     wanted = wanted_by(master, job, command)
     if master.cache is not None:
         master.cache.identify(job, command, wanted.machine if wanted.questions else None)

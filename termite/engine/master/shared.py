@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from termite.engine.decide.private_places import PrivatePlaces
 from termite.engine.decide.refused_commands import Refusal, RefusedCommands
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
-from termite.engine.errors import Reason
+from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
 from termite.engine.history.logic.recorded_text import recorded_line
@@ -140,7 +141,8 @@ class Master:
         self.refused = RefusedCommands(self.memory)
         self.outside = OutsideWrites(str(config.socket.parent), config.plugins)
         self.tool_places = ToolPlaces(tree, config.plugins)
-        self.tool_places.show_for(Environment(os.environ))
+        with suppress(Retryable):  # the first job looks again
+            self.tool_places.show_for(Environment(os.environ))
         if config.alias is not None:
             tree.show_tools((), (), [bytes(config.alias)])
         self.fact_reader = FactReader(tree)

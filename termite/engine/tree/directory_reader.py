@@ -11,9 +11,11 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
+from termite.engine import look_calls
+from termite.engine.look_errors import GONE, REFUSED, is_answer
 from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
-from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_failed
+from termite.engine.tree.disk import Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import LinkIds, Seen
 from termite.engine.tree.logic.temporary_names import TEMPORARY, temporary_above
@@ -74,7 +76,7 @@ class DirectoryReader:
         """Return the root directory itself. Raise OSError if it cannot be read."""
         fd = self._disk.open_directory(b"", os.O_PATH)
         try:
-            return self.to_seen(fd, b"", os.fstat(fd))
+            return self.to_seen(fd, b"", look_calls.fstat(fd))
         finally:
             os.close(fd)
 
@@ -101,10 +103,10 @@ class DirectoryReader:
                 return _standard_directories(-1, directory, rules), None  # this machine does not have it
             try:
                 self._watches.watch(directory, fd)
-                found = self.read_entries(directory, fd, map(os.fsencode, os.listdir(fd)))
-                if directory in self.refused and not os.access(".", os.X_OK, dir_fd=fd):
+                found = self.read_entries(directory, fd, map(os.fsencode, look_calls.listdir(fd)))
+                if directory in self.refused and not look_calls.has_right(b".", os.X_OK, dir_fd=fd):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # names without anything behind them
-                return found, os.fstat(fd)
+                return found, look_calls.fstat(fd)
             finally:
                 os.close(fd)
 
@@ -131,7 +133,7 @@ class DirectoryReader:
         with LookErrors(directory):
             fd = self._disk.open_directory(directory, os.O_PATH)
             try:
-                return self.read_entries(directory, fd, names), os.fstat(fd)
+                return self.read_entries(directory, fd, names), look_calls.fstat(fd)
             finally:
                 os.close(fd)
 
@@ -148,7 +150,7 @@ class DirectoryReader:
             if name in found:
                 continue
             try:
-                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                st = look_calls.stat(name, dir_fd=fd, follow_symlinks=False)
                 self.notes.note(directory, fd, name, st)
                 is_shown = self._exports.shows(rules, is_open, directory, name, st.st_mode)
                 if rules.has_programs or name in rules.sealed:
@@ -183,8 +185,8 @@ class DirectoryReader:
         path = join(directory, name)
         self.sealed.discard(path)
         if (is_shown or stat.S_ISLNK(mode)) and not leads_away(directory, name, mode, self.is_shown):
-            return is_shown or os.access(name, os.X_OK, dir_fd=fd), None
-        seal = sealed_file(fd, name, os.X_OK)
+            return is_shown or look_calls.has_right(name, os.X_OK, dir_fd=fd), None
+        seal = _seal_unless_refused(fd, name, os.X_OK, is_shown=is_shown)
         if seal:
             self.sealed.add(path)
         return is_shown and not seal, seal
@@ -201,19 +203,24 @@ class DirectoryReader:
         if stat.S_ISLNK(mode):
             links, real = way_to(b"/" + path)
             is_shown = all(self.is_shown(step.strip(b"/")) for step in (*links[1:], real))
-        seal = None if is_shown else sealed_file(fd, name, os.R_OK)
+        seal = None if is_shown else sealed_file(fd, name, os.R_OK)  # refused, it is absent and checked again
         if seal:
             self.sealed.add(path)
         return is_shown, seal
 
     def is_shown(self, path: bytes) -> bool:
-        """Return whether jobs see `path`, which has no symlink on its way, as the disk is now."""
+        """Return whether jobs see `path`, which has no symlink on its way, as the disk is now.
+
+        Raise OSError if a look fails.
+        """
         is_open = True
         for step in list(from_root_down(path))[1:]:
             parent, name = split(step)
             try:
-                mode = os.lstat(b"/" + step).st_mode
-            except OSError:
+                mode = look_calls.lstat(b"/" + step).st_mode
+            except OSError as error:
+                if not is_answer(error):
+                    raise
                 return False
             rules = self._exports.rules(parent)
             if not self._exports.shows(rules, is_open, parent, name, mode):
@@ -233,7 +240,7 @@ class DirectoryReader:
             return None
         try:
             own = self._seen(directory)
-            if own is not None and own.stamp is not None and stamp_of(os.fstat(fd)) != own.stamp:
+            if own is not None and own.stamp is not None and not _has_stamp(fd, own):
                 return None
             if self._exports.is_crowded(directory):
                 return None  # it has no stamp, as its time changes with every temporary file of others
@@ -247,7 +254,7 @@ class DirectoryReader:
 
         Return b"" if jobs see the path, or if there is nothing. The path has no symlinks. Standard
         directories and excluded paths do not count: no job is meant to see them. Raise FsError if
-        the path is malformed.
+        the path is malformed, and OSError if a look fails.
         """
         names = components(path)
         if any(is_within(path, top) for top in STANDARD_DIRECTORIES):
@@ -259,8 +266,10 @@ class DirectoryReader:
             rules = self._exports.rules(directory)
             entry = join(directory, name)
             try:
-                found = os.lstat(b"/" + entry).st_mode
-            except OSError:
+                found = look_calls.lstat(b"/" + entry).st_mode
+            except OSError as error:
+                if not is_answer(error):
+                    raise
                 return b""
             is_searchable = is_searchable and bool(mode & 0o001)
             is_open = is_searchable and bool(mode & 0o004)
@@ -277,7 +286,7 @@ class DirectoryReader:
         stamp = stamp_of(st)
         if stat.S_ISDIR(st.st_mode):
             return Seen(Attr(st.st_mode, DIRECTORY_BYTES, wire_ns(st.st_mtime_ns)), stamp)
-        target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(st.st_mode) else b""
+        target = look_calls.readlink(name, dir_fd=fd) if stat.S_ISLNK(st.st_mode) else b""
         is_file = stat.S_ISREG(st.st_mode)
         attr = Attr(
             mode=st.st_mode,
@@ -301,7 +310,7 @@ class DirectoryReader:
             try:
                 if temporary_above(directory):
                     self._watches.watch(directory, fd)
-                return self.read_entries(directory, fd, rules.passages), os.fstat(fd)
+                return self.read_entries(directory, fd, rules.passages), look_calls.fstat(fd)
             finally:
                 os.close(fd)
 
@@ -312,7 +321,7 @@ class DirectoryReader:
         except OSError:  # the caller has an error of its own to report
             return False
         try:
-            st = os.fstat(fd)
+            st = look_calls.fstat(fd)
         finally:
             os.close(fd)
         return st.st_uid == os.geteuid() and st.st_mode & 0o500 == 0o500
@@ -342,19 +351,38 @@ def _standard_directories(fd: int, directory: bytes, rules: DirectoryRules) -> d
 
 
 def _mode_at(fd: int, name: bytes) -> int:
-    """Return the st_mode of an entry, 0 if there is none."""
+    """Return the st_mode of an entry, 0 if there is none. Raise OSError if the look fails."""
     try:
-        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode if fd >= 0 else 0
-    except OSError:
+        return look_calls.stat(name, dir_fd=fd, follow_symlinks=False).st_mode if fd >= 0 else 0
+    except OSError as error:
+        if not is_answer(error):
+            raise
         return 0
+
+
+def _seal_unless_refused(fd: int, name: bytes, right: int, *, is_shown: bool) -> Seen | None:
+    """Do as `sealed_file`. If it is refused and not shown, raise the error, so that it is noted."""
+    try:
+        return sealed_file(fd, name, right)
+    except OSError as error:
+        if not is_shown or error.errno not in REFUSED:
+            raise
+        return None  # a symlink that leads nowhere for this user
 
 
 def _made_up(mode: int) -> Seen:
     return Seen(Attr(stat.S_IFDIR | mode, DIRECTORY_BYTES, LONG_AGO_NS))
 
 
+def _has_stamp(fd: int, seen: Seen) -> bool:
+    try:
+        return stamp_of(look_calls.fstat(fd)) == seen.stamp
+    except OSError:  # it counts as changed, and is listed again
+        return False
+
+
 def _is_as_seen(fd: int, name: bytes, seen: Seen) -> bool:
     try:
-        return stamp_of(os.stat(name, dir_fd=fd, follow_symlinks=False)) == seen.stamp
+        return stamp_of(look_calls.stat(name, dir_fd=fd, follow_symlinks=False)) == seen.stamp
     except OSError:  # gone or refused, so it differs
         return False

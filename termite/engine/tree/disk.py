@@ -7,22 +7,18 @@ its names alone, so the path must lead where its names say.
 import os
 import stat
 from collections.abc import Container
-from errno import EACCES, EEXIST, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTCONN, ENOTDIR, ENOTEMPTY, EPERM
+from errno import EEXIST, EIO, EISDIR, ENOTEMPTY, EPERM
 
-from termite.engine.beneath import DIRECTORY, FILE, open_beneath
+from termite.engine import look_calls
+from termite.engine.beneath import DIRECTORY, FILE
 from termite.engine.errors import FsError, Reason, Retryable
+from termite.engine.look_errors import is_answer
 from termite.engine.paths import components, join
 from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.times import wire_ns
 
 # With these unlink refuses a directory: the first is that of Linux, the second that of POSIX.
 NOT_A_FILE = (EISDIR, EPERM)
-
-# These say what is there: nothing, or something that a local command cannot open either. ENOTCONN
-# is a dead FUSE mount, which stays dead until somebody unmounts it. Any other errno says nothing
-# about the file: the look itself has failed.
-GONE = frozenset({ENOENT, ENOTDIR, ELOOP})
-REFUSED = frozenset({EACCES, EPERM, ENAMETOOLONG, ENOTCONN})
 
 
 class Disk:
@@ -54,7 +50,7 @@ class Disk:
 
     def _open(self, path: bytes, flags: int) -> int:
         components(path)  # they are names
-        return open_beneath(self._top, path, flags)
+        return look_calls.open_beneath(self._top, path, flags)
 
 
 class PlanDisk(Disk):
@@ -110,7 +106,7 @@ class LookErrors:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno not in GONE and error.errno not in REFUSED:
+        if isinstance(error, OSError) and not is_answer(error):
             raise look_failed(self._path, error) from error
 
 

@@ -22,10 +22,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from termite.engine.errors import FsError, Retryable, Stale
+from termite.engine.look_errors import GONE
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.directory_reader import DirectoryReader
-from termite.engine.tree.disk import GONE, Disk
+from termite.engine.tree.disk import Disk
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
@@ -83,7 +84,7 @@ class DiskFollower:
             try:
                 listing, own = self.reader.read_directory(directory)
             except OSError as error:
-                if error.errno in GONE and self._is_replaced(directory, seen):
+                if error.errno in GONE and _is_replaced(self, directory, seen):
                     raise Stale(path) from error
                 raise FsError(error.errno or errno.EIO, directory) from error
             self.tree.serve(directory, listing)
@@ -109,6 +110,7 @@ class DiskFollower:
                     break
                 self._check_events(events, changes)
             self._check_other_names(changes)
+        self._seal()
         self._failed.raise_last()
         return self._pop_changes()
 
@@ -147,18 +149,6 @@ class DiskFollower:
 
     # -- looks that fail ----------------------------------------------------------------------------------------------
 
-    def _is_replaced(self, directory: bytes, seen: Seen) -> bool:
-        """Return whether a directory that is not to be found is another one, or none, by now.
-
-        If it is the one that was `seen`, a local command has the same error (a mount on demand).
-        """
-        events = Events()
-        events.touch_way(directory)
-        with self._failed.kept_if_broken_off():
-            self._check_events(events, self._changes)
-        now = self.tree.seen(directory)
-        return now is None or not now.is_directory or now.stamp != seen.stamp
-
     def _check_failed(self, changes: list[Change]) -> None:
         """Check every place again at which a look failed, or an entry could not be inspected."""
         events, unlisted = self._failed.take()
@@ -174,10 +164,14 @@ class DiskFollower:
             elif self.exports.is_volatile(directory):
                 self._check_names(directory, dict.fromkeys(names, Touch.WRITTEN), changes)
 
-    def _pop_changes(self) -> list[Change]:
-        for directory in filter(self.tree.is_served, self.reader.notes.seal()):
+    def _seal(self) -> None:
+        """Seal the private files to which new symlinks lead."""
+        for directory in filter(self.tree.is_served, self.reader.notes.seal(self._failed.note)):
             with self._failed.kept_if_broken_off():
                 self._check_listing(directory, Touch.UNKNOWN, self._changes)
+
+    def _pop_changes(self) -> list[Change]:
+        self._seal()
         changes, self._changes = self._changes, []
         return changes
 
@@ -222,7 +216,7 @@ class DiskFollower:
             events.touch(path, Touch.UNKNOWN)
         self._check_events(events, changes)
         for path in self.tree.names_of(self.reader.link_ids.take_renewed()):
-            self._record_unknown_content(path, changes)
+            _record_unknown_content(self, path, changes)
         self._relinked.clear()
 
     def _check_replaced(self, path: bytes, changes: list[Change]) -> None:
@@ -236,10 +230,7 @@ class DiskFollower:
             self._check_all_within(path, changes)
 
     def _check_names(self, directory: bytes, touched: Mapping[bytes, Touch], changes: list[Change]) -> bool:
-        """Check some names of a directory.
-
-        If a look failed, or the directory refuses, record nothing and return False.
-        """
+        """Check some names of a directory. If it refuses, or a look failed, return False."""
         if not self.tree.is_served(directory):
             return True
         try:
@@ -350,17 +341,28 @@ class DiskFollower:
                 if listing[name].is_directory:
                     waiting.append(path)
 
-    def _record_unknown_content(self, path: bytes, changes: list[Change]) -> None:
-        """Record that a file was written through another of its names, without a new stamp."""
-        seen = self.tree.seen(path)
-        if seen is None or seen.stamp is None:
-            return
-        attr = msgspec.structs.replace(seen.attr, digest=None, link_id=self.reader.link_ids.number(seen.stamp))
-        if attr == seen.attr:
-            return
-        self._hashes.forget(seen.stamp)
-        self.tree.put(path, seen._replace(attr=attr))
-        changes.append(Change(path, attr))
+
+def _is_replaced(follower: DiskFollower, directory: bytes, seen: Seen) -> bool:
+    """Return whether a missing directory is not as `seen`. Else local commands miss it, too."""
+    events = Events()
+    events.touch_way(directory)
+    with follower._failed.kept_if_broken_off():
+        follower._check_events(events, follower._changes)
+    now = follower.tree.seen(directory)
+    return now is None or not now.is_directory or now.stamp != seen.stamp
+
+
+def _record_unknown_content(follower: DiskFollower, path: bytes, changes: list[Change]) -> None:
+    """Record that a file was written through another of its names, without a new stamp."""
+    seen = follower.tree.seen(path)
+    if seen is None or seen.stamp is None:
+        return
+    attr = msgspec.structs.replace(seen.attr, digest=None, link_id=follower.reader.link_ids.number(seen.stamp))
+    if attr == seen.attr:
+        return
+    follower._hashes.forget(seen.stamp)
+    follower.tree.put(path, seen._replace(attr=attr))
+    changes.append(Change(path, attr))
 
 
 def _without_own(directory: bytes, events: Events, follower: DiskFollower) -> dict[bytes, Touch] | None:

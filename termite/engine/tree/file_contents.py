@@ -12,9 +12,10 @@ import msgspec
 import trio
 
 from termite.engine.errors import FsError, Reason, Retryable, Stale
+from termite.engine.look_errors import GONE, REFUSED
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import split
-from termite.engine.tree.disk import GONE, REFUSED, Disk, look_failed
+from termite.engine.tree.disk import Disk, look_failed
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch

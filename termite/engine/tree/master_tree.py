@@ -154,7 +154,7 @@ class MasterTree:
         """Return the first directory or file on a path without symlinks that is private.
 
         It exists, and jobs do not see it. Return b"" if there is none, or if no job is meant to see
-        the path.
+        the path. Raise OSError if a look fails.
         """
         try:
             return self._follower.reader.find_private(path)
@@ -174,7 +174,8 @@ class MasterTree:
     ) -> None:
         """Show these tools and files from now on, symlinks, and the programs of these directories.
 
-        Jobs that start later see them. All paths are absolute. This blocks on the disk.
+        Jobs that start later see them. All paths are absolute. Nothing is shown if a look at one of
+        them fails, which raises OSError. This blocks on the disk.
         """
         ways = {path: way_to(path) for path in (*(tool.place for tool in tools), *directories, *links)}
         for tool in tools:

@@ -8,11 +8,13 @@ the command runs on this machine. A name counts as ours only with the inode that
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
-from termite.engine.errors import Reason, ResultRefused
+from termite.engine import look_calls
+from termite.engine.errors import Reason, ResultRefused, Retryable
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, from_root_down, is_below, split
-from termite.engine.tree.disk import Disk
+from termite.engine.tree.disk import Disk, LookErrors
 from termite.engine.tree.logic.attrs import AttrTree, Events, Touch
 from termite.engine.tree.logic.temporary_names import chosen_in, named_in, other_words, temporary_above
 from termite.engine.tree.logic.visibility import Exports, Visibility, is_public
@@ -43,6 +45,7 @@ class TemporaryFiles:
         """Show the private names that a command mentions, and return the places to check.
 
         Most commands have the same environment, so it is searched only if it is another object.
+        Raise Retryable if a look fails.
         """
         root = self._exports.writable_root
         if environment is not self._environment:
@@ -73,8 +76,9 @@ class TemporaryFiles:
             link = next((place for place, status in zip(places, found, strict=True) if _is_link(status)), None)
             if link is None:
                 return
-            aim = os.fsencode(os.path.realpath(b"/" + path)).strip(b"/")
-            if temporary_above(aim) and os.path.lexists(b"/" + aim):
+            with LookErrors(path):
+                real = look_calls.real_path(b"/" + path)
+            if real is not None and temporary_above(aim := os.fsencode(real).strip(b"/")):
                 self._show_place(link, events)
                 self._show_place(aim, events)
             return
@@ -91,7 +95,7 @@ class TemporaryFiles:
     def admit(self, changes: Sequence[Change]) -> bool:
         """Return True if one of the changes concerns a place outside the tree.
 
-        Raise ResultRefused if one of them may not come home.
+        Raise ResultRefused if one of them may not come home, and Retryable if a look fails.
         """
         outside = [change for change in changes if not self._exports.is_live(change.path)]
         linked = [change for change in changes if change.link_to and not self._exports.is_live(change.link_to)]
@@ -118,12 +122,15 @@ class TemporaryFiles:
         for change in changes:
             if self._exports.is_live(change.path):
                 continue
-            status = self._look(change.path) if change.attr is not None else None
-            if status is None:
-                self._made.pop(change.path, None)
-            else:
-                self._made[change.path] = status.st_dev, status.st_ino
+            self._made.pop(change.path, None)
+            with suppress(Retryable):  # a name that nobody knows is not ours
+                if change.attr is not None and (status := self._look(change.path)) is not None:
+                    self._made[change.path] = status.st_dev, status.st_ino
         if len(self._made) > MOST_MADE:
+            self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        with suppress(Retryable):  # the next job tries it again
             self._made = {path: inode for path, inode in self._made.items() if self._has_inode(path, inode)}
 
     def _is_admitted(self, change: Change) -> bool:
@@ -143,7 +150,8 @@ class TemporaryFiles:
             if directory != top and not is_below(directory, top):
                 break
             try:
-                fd = self._disk.open_directory(directory, os.O_PATH)
+                with LookErrors(directory):
+                    fd = self._disk.open_directory(directory, os.O_PATH)
             except FileNotFoundError:
                 continue
             except OSError:
@@ -172,18 +180,18 @@ class TemporaryFiles:
         return status is not None and status.st_uid == os.geteuid() and (status.st_dev, status.st_ino) == inode
 
     def _look(self, path: bytes) -> os.stat_result | None:
-        """Return the entry itself, or None if there is none or a symlink stands above it."""
+        """Return the entry itself, or None if there is none or a symlink stands above it.
+
+        Raise Retryable if the look fails.
+        """
         parent, name = split(path)
-        try:
+        with suppress(OSError), LookErrors(path):
             fd = self._disk.open_directory(parent, os.O_PATH)
-        except OSError:
-            return None
-        try:
-            return os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
+            try:
+                return look_calls.stat(name, dir_fd=fd, follow_symlinks=False)
+            finally:
+                os.close(fd)
+        return None
 
 
 def _touch(path: bytes, events: Events) -> None:

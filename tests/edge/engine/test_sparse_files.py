@@ -1,6 +1,8 @@
 """Files with holes are read, stored, staged and copied without their zeros."""
 
+import errno
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,33 @@ def test_the_pieces_are_the_content(tmp_path: Path, data: list[tuple[int, bytes]
     assert b"".join(bytes(piece) for piece in found) == content
     assert sum(piece for piece in found if isinstance(piece, int)) > 4 * BLOCK_BYTES
     assert hashed(iter(found)).digest() == digest_of(content)
+
+
+@pytest.mark.parametrize("whence", [os.SEEK_DATA, os.SEEK_HOLE])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM])
+def test_an_error_of_the_disk_is_not_the_end_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whence: int, number: int
+) -> None:
+    path = tmp_path / "f"
+    with path.open("wb") as file:
+        file.seek(8 << 20)
+        file.write(b"x" * 4096)
+        file.seek(16 << 20)
+        file.write(b"x" * 4096)
+    real = os.lseek
+
+    def lseek(fd: int, offset: int, how: int) -> int:
+        if how == whence:
+            raise OSError(number, os.strerror(number))
+        return real(fd, offset, how)
+
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        monkeypatch.setattr(os, "lseek", lseek)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            list(pieces(fd, 1 << 40, 1 << 20))
+    finally:
+        os.close(fd)
 
 
 def test_holes_and_written_zeros_have_one_digest(tmp_path: Path) -> None:

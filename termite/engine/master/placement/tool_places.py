@@ -10,6 +10,7 @@ import pwd
 from termite.engine.decide.command_memory import CommandKey, key_of
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
+from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Command
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.tools.settings_files import settings_files
@@ -54,11 +55,20 @@ class ToolPlaces:
     def show_for(self, environment: Environment) -> None:
         """Show what commands with this environment need, unless that was done before.
 
-        Each new environment and each new directory of PATH is looked at once.
+        Each new environment and each new directory of PATH is looked at once. Raise Retryable if a
+        look fails: nothing counts as shown then, and the next call looks again.
         """
         if environment.is_shown:
             return
+        homes_before = set(self._homes)
+        try:
+            self._show(environment)
+        except OSError as error:
+            self._homes = homes_before
+            raise Retryable(Reason.LOOK_FAILED, f"{error.filename!r}: {error.strerror}") from error
         environment.is_shown = True
+
+    def _show(self, environment: Environment) -> None:
         homes = {self._home, environment.get("HOME", "/")}
         path = {place for place in environment.get("PATH", "").split(":") if place.startswith("/")}
         directories = path - self._directories
@@ -69,9 +79,9 @@ class ToolPlaces:
         if len(self._directories) >= MAX_DIRECTORIES or not (searched or tools):
             return
         tools |= set(environments(sorted(searched), homes)) - self._tools
+        self._tree.show_tools(sorted(tools, key=lambda tool: tool.path), [os.fsencode(d) for d in sorted(directories)])
         self._directories |= searched
         self._tools |= tools
-        self._tree.show_tools(sorted(tools, key=lambda tool: tool.path), [os.fsencode(d) for d in sorted(directories)])
 
     def _new_settings(self, environment: Environment) -> set[ToolPlace]:
         """Return the files with settings in a home directory that was not shown before."""

@@ -30,6 +30,10 @@ class FailedLooks:
         self.unlisted.add(directory)
         self._last = error
 
+    def note(self, error: Retryable) -> None:
+        """Let the next drain check again what failed, and fail if it fails once more."""
+        self._last = error
+
     @property
     def are_none(self) -> bool:
         """True if every look since the last `take` has succeeded."""

@@ -18,9 +18,10 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from termite.engine.look_errors import GONE
 from termite.engine.paths import from_root_down, is_within, join, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import GONE, Disk, remove_beneath
+from termite.engine.tree.disk import Disk, remove_beneath
 from termite.engine.tree.logic.redo_plan import area_of, place_in_plan
 from termite.engine.tree.logic.temporary_names import temporary_above
 from termite.engine.tree.logic.visibility import AREA

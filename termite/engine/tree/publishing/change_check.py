@@ -4,8 +4,9 @@ import os
 import stat
 from pathlib import Path
 
+from termite.engine.look_errors import GONE
 from termite.engine.paths import join
-from termite.engine.tree.disk import GONE, PlanDisk
+from termite.engine.tree.disk import PlanDisk
 from termite.engine.tree.logic.redo_plan import MakeDirectory, PlaceEntry, Record, SetAttributes, Step, Stood, Trash
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.publishing.areas import FoundAreas

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.look_errors import GONE
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import GONE, FsErrors, set_attributes
+from termite.engine.tree.disk import FsErrors, set_attributes
 from termite.engine.tree.logic.attrs import AttrTree
 from termite.engine.tree.logic.plan import Plan
 from termite.engine.tree.logic.redo_plan import (

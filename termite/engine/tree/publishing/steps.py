@@ -12,10 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from termite.engine.look_errors import GONE
 from termite.engine.model import Digest
 from termite.engine.paths import is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import GONE, remove_beneath, set_attributes, set_attributes_of
+from termite.engine.tree.disk import remove_beneath, set_attributes, set_attributes_of
 from termite.engine.tree.hashes import stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.redo_plan import (

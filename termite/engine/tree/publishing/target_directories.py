@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from termite.engine.errors import Reason, Retryable
+from termite.engine.look_errors import GONE
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import GONE, Disk
+from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.access_lists import ACCESS_LIST, DEFAULT_LIST, granted, requested_mode
 
 

@@ -8,10 +8,14 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
+from termite.engine import look_calls
+from termite.engine.errors import Retryable
+from termite.engine.look_errors import is_answer
 from termite.engine.paths import from_root_down, join, split
+from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.tools.programs import way_to
-from termite.engine.tree.tools.slow_mounts import slow_mounts
+from termite.engine.tree.tools.slow_mounts import SlowMounts, slow_mounts
 
 MOST_SEALS = 4096  # each is a name that stays shown as long as the master
 MOST_FOLLOWED = 1000  # symlinks of one check: each costs some 30 system calls
@@ -42,10 +46,10 @@ class EntryNotes:
         self.is_mixed = False
         self.seals = 0
         try:
-            with os.scandir(b"/" + exports.writable_root) as found:
+            with look_calls.scandir(b"/" + exports.writable_root) as found:
                 self.is_mixed = any(self._is_foreign(entry.stat(follow_symlinks=False)) for entry in found)
-        except OSError:  # the first job will meet the same error
-            pass
+        except OSError as error:  # the first job meets the same error; until then nobody knows
+            self.is_mixed = not is_answer(error)
 
     def note(self, directory: bytes, fd: int, name: bytes, st: os.stat_result) -> None:
         """Note an entry of a directory that is open as `fd`. Raise OSError if a symlink is gone."""
@@ -53,30 +57,35 @@ class EntryNotes:
         if not (is_foreign or is_link) or not self._exports.is_live(directory):
             return
         self.is_mixed |= is_foreign
-        target = os.readlink(name, dir_fd=fd) if is_link else b""
+        target = look_calls.readlink(name, dir_fd=fd) if is_link else b""
         if target.startswith(b"/") or b".." in target.split(b"/"):
             nominal = os.path.normpath(os.path.join(b"/", directory, target))
             if not self._exports.is_live(nominal.strip(b"/")):
                 self._note_link(directory, name, target)
 
-    def seal(self) -> Iterable[bytes]:
+    def seal(self, note_failure: Callable[[Retryable], None]) -> Iterable[bytes]:
         """Seal the files to which noted symlinks lead, and return the directories to list again.
 
-        A way that comes to a place where a look may hang is not followed.
+        A way that comes to a place where a look may hang is not followed. If a look fails,
+        `note_failure` gets the error, and the next call follows the symlink again.
         """
         if not self._waiting:  # as nearly always
             return ()
         waiting, self._waiting = self._waiting, {}
-        try:
-            mounts = slow_mounts(self._exports.writable_root)
-        except OSError:  # nobody knows what may hang
-            return ()
         touched: set[bytes] = set()
+        mounts: SlowMounts | None = None
         for link, target in waiting.items():
-            links, real = way_to(b"/" + link, lambda step: mounts.may_hang(step.strip(b"/")))
-            if real:
-                touched.update(self._judge(link, target, [step.strip(b"/") for step in (*links[1:], real)]))
+            try:
+                mounts = mounts if mounts is not None else slow_mounts(self._exports.writable_root)
+                touched.update(self._follow(link, target, mounts))
+            except OSError as error:
+                self._waiting[link] = target
+                note_failure(look_failed(link, error))
         return sorted(touched)
+
+    def _follow(self, link: bytes, target: Target, mounts: SlowMounts) -> list[bytes]:
+        links, real = way_to(b"/" + link, lambda step: mounts.may_hang(step.strip(b"/")))
+        return self._judge(link, target, [step.strip(b"/") for step in (*links[1:], real)]) if real else []
 
     def newest_seal(self, directory: bytes) -> int:
         """Return the number of the newest seal to which a symlink of this directory leads, or 0.
@@ -100,11 +109,11 @@ class EntryNotes:
         """Seal what a symlink leads to if jobs do not see it. Return the directories that differ.
 
         `steps` are the other symlinks on the way, and the file. A target that does not exist is
-        not remembered, because it may come.
+        not remembered, because it may come. Raise OSError if a look fails.
         """
         file, found = steps[-1], b""
         touched: list[bytes] = []
-        if not os.path.exists(b"/" + file):
+        if not look_calls.has_entry(b"/" + file):  # the way ends at no symlink
             return touched
         if self._exports.is_sealed(file):
             found = file
@@ -124,8 +133,8 @@ class EntryNotes:
     def _seal_file(self, file: bytes) -> bool:
         """Seal a file that this user may read. Return False if it has another rule."""
         place = b"/" + file
-        is_file = self.seals < MOST_SEALS and os.path.isfile(place) and os.access(place, os.R_OK)
-        return is_file and self._exports.seal(file)
+        is_file = self.seals < MOST_SEALS and stat.S_ISREG(look_calls.lstat(place).st_mode)
+        return is_file and look_calls.has_right(place, os.R_OK) and self._exports.seal(file)
 
     def _note_seal(self, directory: bytes, file: bytes) -> None:
         if number := self._numbers.get(file, 0):

@@ -11,7 +11,10 @@ a script whose interpreter is private.
 import os
 import stat
 from collections.abc import Callable
+from errno import EINVAL, EISDIR, ENODEV, ENXIO
 
+from termite.engine import look_calls
+from termite.engine.look_errors import GONE, is_answer
 from termite.engine.model import Attr
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.times import wire_ns
@@ -21,6 +24,7 @@ from termite.engine.tree.logic.times import wire_ns
 SYSTEM_DIRECTORIES = frozenset((b"bin", b"sbin", b"usr/bin", b"usr/sbin"))
 INTERPRETER_BYTES = 256  # the kernel reads no more of a script's first line
 MAX_LINKS = 40  # as many as the kernel follows
+NO_FILE = (EINVAL, EISDIR, ENODEV, ENXIO)  # of a directory, a socket or a device
 
 IsShown = Callable[[bytes], bool]
 
@@ -30,13 +34,15 @@ def sealed_file(fd: int, name: bytes, right: int) -> Seen | None:
 
     Return None if it is no file to which this user has the `right`, os.R_OK or os.X_OK. A sealed
     file has no stamp, and never a digest. It is not empty, because the content of an empty file is
-    known without opening.
+    known without opening. Raise OSError if the disk does not say what is there, or refuses.
     """
     try:
-        st = os.stat(name, dir_fd=fd)
-        if not stat.S_ISREG(st.st_mode) or not os.access(name, right, dir_fd=fd):
-            return None
-    except OSError:  # gone, or a symlink to nothing
+        st = look_calls.stat(name, dir_fd=fd)
+    except OSError as error:  # gone, or a symlink to nothing
+        if error.errno not in GONE:
+            raise
+        return None
+    if not stat.S_ISREG(st.st_mode) or not look_calls.has_right(name, right, dir_fd=fd):
         return None
     return Seen(Attr(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), max(st.st_size, 1), wire_ns(st.st_mtime_ns)))
 
@@ -44,21 +50,22 @@ def sealed_file(fd: int, name: bytes, right: int) -> Seen | None:
 def leads_away(directory: bytes, name: bytes, mode: int, is_shown: IsShown) -> bool:
     """Return whether a program leads to a file that jobs do not see, by `is_shown`.
 
-    `mode` is the entry's own st_mode.
+    `mode` is the entry's own st_mode. Raise OSError if a look fails.
     """
     if directory in SYSTEM_DIRECTORIES:
         return False
     path = os.path.join(b"/", directory, name)
     if stat.S_ISLNK(mode):
         links, path = way_to(path)
-        if not os.access(path, os.X_OK):
+        if not look_calls.has_right(path, os.X_OK):
             return False  # it leads to nothing on this machine, too
         if not all(map(is_shown, [link.strip(b"/") for link in links[1:]])) or not is_shown(path.strip(b"/")):
             return True
     elif not (stat.S_ISREG(mode) and mode & 0o111):
         return False
     interpreter = _interpreter_of(path)
-    return bool(interpreter) and os.access(interpreter, os.X_OK) and not _is_way_shown(interpreter, is_shown)
+    is_usable = bool(interpreter) and look_calls.has_right(interpreter, os.X_OK)
+    return is_usable and not _is_way_shown(interpreter, is_shown)
 
 
 def _never(step: bytes) -> bool:
@@ -69,7 +76,8 @@ def way_to(path: bytes, stops_at: Callable[[bytes], bool] = _never) -> tuple[lis
     """Return the symlinks that lead to an absolute path, in their order, and the real path.
 
     The rest of a path that does not exist is kept as it is. The way ends before a place
-    for which `stops_at` returns True, and the real path is b"" then.
+    for which `stops_at` returns True, and the real path is b"" then. Raise OSError if a look
+    fails.
     """
     links: list[bytes] = []
     waiting = [part for part in reversed(path.split(b"/")) if part]
@@ -85,8 +93,10 @@ def way_to(path: bytes, stops_at: Callable[[bytes], bool] = _never) -> tuple[lis
         if stops_at(step):
             return links, b""
         try:
-            target = os.readlink(step)
-        except OSError:  # no symlink, or nothing
+            target = look_calls.readlink(step)
+        except OSError as error:  # no symlink (EINVAL), or nothing
+            if error.errno != EINVAL and not is_answer(error):
+                raise
             real = step
             continue
         if len(links) >= MAX_LINKS:
@@ -106,12 +116,16 @@ def _is_way_shown(path: bytes, is_shown: IsShown) -> bool:
 def _interpreter_of(path: bytes) -> bytes:
     """Return the absolute path of a script's interpreter, or b"" if the file is no script."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+        fd = look_calls.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in NO_FILE and not is_answer(error):
+            raise
         return b""
     try:
-        head = os.read(fd, INTERPRETER_BYTES)
-    except OSError:
+        head = look_calls.read(fd, INTERPRETER_BYTES)
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
         return b""
     finally:
         os.close(fd)

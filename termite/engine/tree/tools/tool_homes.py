@@ -10,9 +10,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from termite.engine import look_calls
+from termite.engine.look_errors import is_answer
 from termite.engine.paths import join, split
 from termite.engine.tree.logic.visibility import Exports
-from termite.engine.tree.tools.programs import way_to
+from termite.engine.tree.tools.programs import NO_FILE, way_to
 
 ENVIRONMENT_FILE = "pyvenv.cfg"  # https://docs.python.org/3/library/venv.html: its `home` is the base's bin
 MARKS = (ENVIRONMENT_FILE, "conda-meta")  # beside bin, in the top of an environment
@@ -51,18 +53,19 @@ def environments(directories: Iterable[str], homes: Collection[str]) -> Iterator
     """Yield what the environments need whose program directories are named, and their bases.
 
     `homes` are the user's home directories, of which only parts are ever yielded. This blocks on
-    the disk. An environment that cannot be read (another user's, after su) is left out.
+    the disk. An environment that cannot be read (another user's, after su) is left out. Raise
+    OSError if a look fails.
     """
     for directory in directories:
         for _ in range(MAX_BASES):
             top = _real(directory).parent
-            if not any(os.path.exists(top / mark) for mark in MARKS):
+            if not any(_is_there(top / mark) for mark in MARKS):
                 break
             yield from _tools(Path(directory).parent, homes)
             directory = _base_of(top / ENVIRONMENT_FILE)
             if not directory:
                 break
-            if not os.path.exists(_real(directory).parent / ENVIRONMENT_FILE):
+            if not _is_there(_real(directory).parent / ENVIRONMENT_FILE):
                 yield from _tools(Path(directory).parent, homes)
 
 
@@ -78,15 +81,20 @@ def is_too_wide(path: bytes, homes: Collection[str]) -> bool:
 def _tools(top: Path, homes: Collection[str]) -> Iterator[ToolPlace]:
     parts = [top / part for part in PARTS] if is_too_wide(bytes(top), homes) else [top]
     for part in parts:
-        if os.path.exists(part) and not is_open_to_others(_real(os.fspath(part))):
+        if _is_there(part) and not is_open_to_others(_real(os.fspath(part))):
             yield ToolPlace(os.fsencode(part), is_watched=False)
 
 
 def is_open_to_others(path: Path) -> bool:
-    """Return whether other users of this machine can reach and read a directory or file."""
+    """Return whether other users of this machine can reach and read a directory or file.
+
+    Raise OSError if a look fails.
+    """
     try:
-        modes = [os.stat(step).st_mode for step in (path, *path.parents)]
-    except OSError:
+        modes = [look_calls.stat(step).st_mode for step in (path, *path.parents)]
+    except OSError as error:
+        if not is_answer(error):
+            raise
         return False
     return bool(modes[0] & 0o004) and all(mode & 0o001 for mode in modes[1:])
 
@@ -94,9 +102,11 @@ def is_open_to_others(path: Path) -> bool:
 def _base_of(file: Path) -> str:
     """Return the `home` of an environment's file, or "" if it has none that is absolute."""
     try:
-        with file.open("rb") as lines:
+        with open(look_calls.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as lines:
             text = lines.read(LARGEST_FILE_BYTES)
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_FILE and not is_answer(error):
+            raise
         return ""
     for line in text.splitlines():
         name, separator, value = line.partition(b"=")
@@ -104,6 +114,16 @@ def _base_of(file: Path) -> str:
             base = os.fsdecode(value.strip())
             return base if base.startswith("/") else ""
     return ""
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        look_calls.stat(path)
+    except OSError as error:
+        if not is_answer(error):
+            raise
+        return False
+    return True
 
 
 def _real(path: str) -> Path:

@@ -1,10 +1,14 @@
 """Test the file of rules of a tree that somebody else has made."""
 
 import os
+from collections.abc import Callable
+from errno import EACCES, EIO, ENOENT, ESTALE
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from termite.engine import look_calls
 from termite.engine.decide.logic.rules import FILE_NAME, RuleBook
 from termite.engine.decide.rule_file import RuleFile
 
@@ -28,3 +32,52 @@ def test_a_file_that_cannot_be_rules_is_an_error_at_once(tmp_path: Path, what: s
     assert error is not None
     assert FILE_NAME in str(error)
     assert rules.refresh() is None, "it is told once"
+
+
+def failing(call: Callable[..., Any], errno: int, times: int) -> Callable[..., Any]:
+    """Return a call that fails so many times first."""
+    left = [None] * times
+
+    def fail(*args: Any, **options: Any) -> Any:
+        if left:
+            left.pop()
+            raise OSError(errno, os.strerror(errno))
+        return call(*args, **options)
+
+    return fail
+
+
+@pytest.mark.logs("rules-rejected")
+@pytest.mark.parametrize("errno", [EIO, ESTALE, EACCES])
+@pytest.mark.parametrize("call", ["stat", "open"])
+def test_rules_stay_in_force_while_nobody_knows_what_is_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, errno: int
+) -> None:
+    (tmp_path / FILE_NAME).write_text('[{"Regexp": "gcc", "Local": true}]')
+    book = RuleBook(())
+    rules = RuleFile(tmp_path, book)
+    rules.refresh()
+    before = book.rules
+    assert len(before) == 1
+    (tmp_path / FILE_NAME).write_text('[{"Regexp": "gcc", "Local": true}, {"Regexp": "ld", "Local": true}]')
+    monkeypatch.setattr(look_calls, call, failing(getattr(look_calls, call), errno, times=2))
+    error = rules.refresh()
+    assert error is not None and os.strerror(errno) in str(error)
+    assert rules.error is error
+    assert rules.refresh() is None, "it is told once"
+    assert book.rules == before
+    assert rules.refresh() is None
+    assert len(book.rules) == 2, "the next look heals"
+    assert rules.error is None
+
+
+def test_a_file_that_is_gone_has_no_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / FILE_NAME).write_text('[{"Regexp": "gcc", "Local": true}]')
+    book = RuleBook(())
+    rules = RuleFile(tmp_path, book)
+    rules.refresh()
+    monkeypatch.setattr(look_calls, "stat", failing(look_calls.stat, ENOENT, times=1))
+    assert rules.refresh() is None
+    assert [rule.source for rule in book.rules] == ["built-in default"]
+    assert rules.refresh() is None
+    assert "gcc" in [rule.regexp for rule in book.rules]

@@ -1,16 +1,18 @@
 """Test which private files are sealed because a symlink of the tree leads to them."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from termite.engine import look_calls
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.model import Attr
 from termite.engine.tree.logic import visibility
-from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.tools import entry_notes
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.slow_mounts import SlowMounts
@@ -139,7 +141,7 @@ async def test_a_symlink_to_a_place_where_a_look_may_hang_is_not_followed(
         return readlink(path, dir_fd=dir_fd)
 
     (root / "link").symlink_to(private(closed))
-    monkeypatch.setattr(os, "readlink", look)
+    monkeypatch.setattr(look_calls, "readlink", look)
     await serve(home, root)
     monkeypatch.undo()
     assert home.notes.seals == 0
@@ -161,3 +163,34 @@ async def test_a_listing_with_such_a_symlink_is_noted_of_the_mirror_that_asks(
 
 async def never(chunk: bytes) -> None:
     raise AssertionError("no content is sent")
+
+
+@pytest.mark.parametrize(("number", "is_mixed"), [(errno.EIO, True), (errno.ENOMEM, True), (errno.EACCES, False)])
+def test_a_tree_whose_owners_nobody_has_seen_counts_as_mixed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, is_mixed: bool
+) -> None:
+    def scandir(path: bytes) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(look_calls, "scandir", scandir)
+    tree = MasterTree(TreeConfig(tree_path(root)))
+    tree.close()
+    assert tree.notes.is_mixed == is_mixed
+
+
+async def test_a_symlink_is_judged_again_if_the_mounts_could_not_be_read(
+    home: MasterTree, root: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+
+    def slow_mounts(root: bytes) -> SlowMounts:
+        if failures:
+            raise failures.pop()
+        return SlowMounts(root, {})
+
+    monkeypatch.setattr(entry_notes, "slow_mounts", slow_mounts)
+    (root / "link").symlink_to(private(closed))
+    await serve(home, root)
+    assert home.notes.seals == 0
+    home.drain()
+    assert home.notes.seals == 1, "before the next job begins"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from termite.engine import look_calls
 from termite.engine.errors import FsError, Reason, Retryable, Stale
 from termite.engine.tree import directory_reader, disk
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
@@ -17,7 +18,7 @@ LOOKS = [EIO, ENOMEM, ESTALE, EMFILE]
 
 
 class Faults:
-    """The `os` of one module, with a function that fails `times` times for one file."""
+    """The `look_calls` of one module, with a function that fails `times` times for one file."""
 
     def __init__(self, call: str, name: str, error: BaseException, times: int = 1) -> None:
         self.call = call
@@ -26,7 +27,7 @@ class Faults:
         self.times = times
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
+        real = getattr(look_calls, name)
         return self._failing(real) if name == self.call else real
 
     def _failing(self, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +53,7 @@ def failed(errno: int) -> OSError:
 def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Faults]:
     def fail(call: str, name: str, error: BaseException, times: int = 1) -> Faults:
         faults = Faults(call, name, error, times)
-        monkeypatch.setattr(directory_reader, "os", faults)
+        monkeypatch.setattr(directory_reader, "look_calls", faults)
         return faults
 
     return fail

@@ -1,6 +1,7 @@
 """Jobs leave new names in the temporary directories, and change nothing else there."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -8,10 +9,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from termite.engine.errors import FsError, HalfPublished, Reason, RemoteProtocolError, ResultRefused
+from termite.engine import look_calls
+from termite.engine.errors import FsError, HalfPublished, Reason, RemoteProtocolError, ResultRefused, Retryable
 from termite.engine.model import Attr, Change
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing.redo import finish_job
@@ -344,3 +347,39 @@ async def test_what_jobs_see_there_is_named_private_or_public(home: MasterTree, 
     assert children.keys() == {b"f"}
     (temporary / "d/f").write_bytes(b"changed")
     assert home.drain() > 0, "the way to it is watched"
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
+    """Let the next stat of an entry with this name fail."""
+    real, failures = look_calls.stat, [OSError(errno.EIO, os.strerror(errno.EIO))]
+
+    def fail(path: bytes, **options: Any) -> os.stat_result:
+        if failures and path == name:
+            raise failures.pop()
+        return real(path, **options)
+
+    monkeypatch.setattr(look_calls, "stat", fail)
+
+
+async def test_a_name_whose_look_fails_is_neither_absent_nor_ours(
+    home: MasterTree, root: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if temporary.is_relative_to("/dev/shm"):
+        pytest.skip("only names below /tmp and /var/tmp are found in commands")
+    (temporary / "private").mkdir(mode=0o700)
+    (temporary / "of-others").write_bytes(b"theirs")
+    named = (b"ls", bytes(temporary / "private")), bytes(root), (b"A=b",)
+    fail_once(monkeypatch, b"private")
+    with pytest.raises(Retryable) as caught:
+        home.show_named(*named)
+    assert caught.value.reason is Reason.LOOK_FAILED
+    home.show_named(*named)
+    home.drain()
+    _, _, children = await home.directory(tree_path(temporary))
+    assert b"private" in children
+    fail_once(monkeypatch, b"of-others")
+    with pytest.raises(Retryable):
+        await Left(home, root).file(temporary / "of-others").end()
+    with pytest.raises(ResultRefused):
+        await Left(home, root).file(temporary / "of-others").end()
+    assert (temporary / "of-others").read_bytes() == b"theirs"
