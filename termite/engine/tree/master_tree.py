@@ -120,9 +120,8 @@ class MasterTree:
     async def directory(self, path: bytes) -> tuple[int, Attr, dict[bytes, Attr]]:
         """Return the journal number, the directory's own Attr, and those of its children by name.
 
-        The journal has later changes of the directory from now on. Raise FsError if it cannot be
-        listed; the mirror passes that to the job. Raise Stale if there is no such directory, and
-        Retryable if a look fails.
+        The journal has its later changes from now on. Raise FsError, which is for the job, if it
+        cannot be listed; Stale if there is no such directory; and Retryable if a look fails.
         """
         components(path)
         self._journal.append(self._follower.serve(path))
@@ -134,8 +133,8 @@ class MasterTree:
     async def open_file(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Digest]:
         """Return an open fd of this version of a file, for the caller to close, and its digest.
 
-        Raise Stale if the file is not, or no longer, this version; the journal then has the change.
-        Raise FsError if it may not be opened.
+        Raise FsError if it may not be opened, and Stale if the file is not, or no longer, this
+        version; the journal then has the change.
         """
         components(path)
         return await self._contents.open_version(path, size, mtime_ns)
@@ -153,8 +152,8 @@ class MasterTree:
     def find_private(self, path: bytes) -> bytes:
         """Return the first directory or file on a path without symlinks that is private.
 
-        It exists, and jobs do not see it. Return b"" if there is none, or if no job is meant to see
-        the path. Raise OSError if a look fails.
+        It exists, and jobs do not see it. Return b"" if there is none, or none that a job is meant
+        to see. Raise OSError if a look fails.
         """
         try:
             return self._follower.reader.find_private(path)
