@@ -2,7 +2,7 @@
 
 cli/ holds the commands, engine/ the daemons, fuse/ the workers' mirrors, plugins/ the build tools.
 A plugin imports this module and nothing below it; this module imports from engine/ only.
-Each name is loaded at its first use. `termite-make` and `termite-ctl` are below this package too,
+Do not touch: each name is loaded at its first use. `termite-make` and `termite-ctl` are below this package too,
 and must start without the libraries that those names need.
 """
 

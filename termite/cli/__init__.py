@@ -1,8 +1,13 @@
 """Commands that the user types: the front ends in build_commands/, the daemons, and termite-ctl.
 
-* ctl.py, daemons.py and master_command.py are commands; parser.py and flags.py read their words.
+* ctl.py, daemons.py, master_command.py and redo_program.py are commands; parser.py and flags.py
+  read their words.
 * subcommands/ has the commands of termite-ctl, and says how to add one.
+* doctor/ checks machines, and canonical/ builds trees at another path (`--at PATH`).
+* readers/ reads records and the live stream, display/ makes texts and screens of them, and web/
+  makes pages; page_server/ has the parts of pages that need no web server.
 * client.py talks to a master, and claims.py makes sure that only one is started.
+* shell_conversation.py is the terminal of `termite-ctl shell`.
 * places.py knows the directories of the user, and amounts.py sizes and other numbers.
 * logs/ has the logs of daemons and the reports of crashes.
 * leftovers/ cleans up after daemons that were killed.

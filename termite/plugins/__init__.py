@@ -1,9 +1,16 @@
-"""Built-in plugins: one module or package for each build tool, entry points in pyproject.toml.
+"""Built-in plugins: one module or package for each build tool.
 
-make, ninja, CMake, Meson, cargo and go live here; a new front end goes here too.
-`caches` is the one plugin of no tool: it names the caches that programs keep outside the tree.
+`make`, `ninja`, `cmake`, `meson`, `cargo` and `go` live here, and `runners` for smaller tools that
+start commands like make; a new front end goes here too. Four plugins are of no build tool:
+
+* `caches` names the caches that programs keep outside the tree.
+* `known` vouches for tools whose results may be used after one execution.
+* `machine` keeps commands here that only the user's own machine can carry out.
+* `tool_managers` shows jobs the tools of pyenv, nvm and the like.
+
 A plugin's hooks say how its tool is started, and which of its commands run where.
-The hooks are described in `termite/engine/decide/hookspecs.py`.
+The hooks are described in `termite/engine/decide/hookspecs.py`. The list of built-in plugins is in
+`termite/cli/master_command.py`, and pyproject.toml has it again as entry points.
 A plugin may import the package `termite`, and no other module of ours.
-The hooks run inside the master: they do no I/O and do not wait.
+Do not touch: the hooks run inside the master, so they do no I/O and do not wait.
 """

@@ -1,6 +1,6 @@
 """The command `termite-ctl doctor`, which tries this machine and the farm, and names each fault.
 
-* doctor_command.py reads the flags, and runs the checks one after the other.
+* doctor_flags.py has the flags, and doctor_command.py runs the checks one after the other.
 * finding.py is the result of one check, and how results are shown.
 * machine_checks.py, room_checks.py and own_files.py check this machine.
 * farm_checks.py checks the coordinator and each worker.

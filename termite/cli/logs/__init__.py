@@ -5,5 +5,7 @@
 * log_settings.py has the flags for logs, and sets up a daemon's log.
 * crash_reports.py writes down why a program has crashed.
 
-Front ends import nothing from here unless they crash, because a build waits for their imports.
+The room may import the modules of cli/ that front ends import, and the engine.
+Do not touch: front ends import nothing from here unless they crash, because a build waits for their
+imports.
 """

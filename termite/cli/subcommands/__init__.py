@@ -17,6 +17,7 @@ To add one, such as `termite-ctl example`:
    compares the row with the parser.
 
 Nothing else: `help example`, `example --help`, the nearest name for a misspelt flag, the man page
-and the completion of shells come from the parser. A subcommand's own process is short-lived, so
-its module imports trio, rich and the like only in its functions.
+and the completion of shells come from the parser.
+Do not touch: a subcommand's own process is short-lived, so its module imports trio, rich and the
+like only in its functions.
 """

@@ -7,5 +7,5 @@
 
 The master masks and bounds everything before it makes a record, and readers show it as it is.
 docs/develop/records.md is the manual of the schema. The room may import `decide.logic`, `wire`
-and what is below them. It must not know jobs, leases or launchers.
+and what is below them. Do not touch: the room must not know jobs, leases or launchers.
 """

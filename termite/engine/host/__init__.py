@@ -1,8 +1,13 @@
 """The room of facts about this machine, whether it is a worker or a master.
 
-The checks that run before the first job, the places of the native programs, and the tail of this
-process's log live here.
+* `preflight` checks before the first job that jobs can run; `native_programs` finds our programs.
+* `machine` and `meminfo` read facts that commands may ask for, or that limits need.
+* `process_state` and `process_exit` say how another process is, and how it has ended.
+* `own_cgroup`, `ownership` and `descriptors` are about this process: its control groups, who could
+  exchange its files, and how many files it may open.
+* `log_tail` keeps the end of its log, `service_manager` notifies systemd.
+
 The room may import `loop`, `status` and the modules on the ground of the engine.
-The room must not know jobs, leases or connections, and it keeps no state.
+Do not touch: the room must not know jobs, leases or connections, and it keeps no state.
 Mirrors import this room too, so that it must not import `cryptography`.
 """

@@ -1,7 +1,11 @@
 """Talk with launchers, and run local commands in their place.
 
-Here live the socket and its listener, the connection of one launcher, requests and vantages, local
-runs with their slots, and a job's standard input and output.
+* `launcher_socket` makes the socket, `socket_place` watches its path, `listener` accepts launchers.
+* `connection` is the conversation with one launcher, and `launcher_calls` has its system calls.
+* `invocation` parses a request, and `vantage` compares how two processes see this machine.
+* `local_runs` runs commands here, with one slot for each core.
+* `stdio` passes standard input on, `output` holds output back, and `output_tail` keeps its end.
+
 The room imports `decide`, `host`, `wire`, `loop`, `status` and the floors below. Only the master
 and the command line import it.
 Do not touch: nothing here knows the master, the fleet or the tree. Each command passes through

@@ -1,8 +1,10 @@
-"""The two scheduling devices of termite: `Leader` and `FdWatcher`.
+"""The two scheduling devices of termite, `Leader` and `FdWatcher`, and other tools for tasks.
 
-`Leader` lets tasks listen in turn; `FdWatcher` calls back when descriptors can be read.
+* `leader` lets tasks listen in turn; `fd_watcher` calls back when descriptors can be read.
+* `long_work` computes in a thread, and `slot_numbers` gives running jobs numbers.
+* `task_tree` shows in the log what all tasks wait for.
+
 The room may import the modules on the ground of the engine.
-`task_tree` shows in the log what all tasks wait for.
+Do not touch: the room must not know what is heard, neither messages nor jobs nor launchers.
 Callbacks belong here and nowhere else, except if a measurement in the decisions says why.
-The room must not know what is heard: neither messages nor jobs nor launchers.
 """

@@ -1,7 +1,14 @@
 """Run the jobs of one tree.
 
-Here live the daemon, the shared state, one job from top to bottom, its results and notices.
-Mirrors and control commands get their answers here.
+* `master_daemon` is the daemon, and `shared` has the state that all jobs share.
+* `run_job` runs a `job` from top to bottom; `results` publishes what it has made, and `job_reports`
+  counts its end. `retries` says what happens when an attempt fails, `fallback` runs the command
+  here after all, and `local_jobs` runs those that are local.
+* `placement` makes the answers on a worker those of this machine, and `reuse` uses stored results.
+* `mirror_requests` and `control_commands` answer mirrors and `termite-ctl`; `worker_shell` runs
+  shells.
+* `recording` makes records of jobs, and `user_notices` notifies people of what is no single job's.
+
 The room imports every other room of the engine except `worker`. Only the command line imports it.
 Do not touch: `run_job` stays one function that is read from top to bottom, and results reach the
 disk only through the tree. A rule, a schedule or a format belongs in the room that decides it.

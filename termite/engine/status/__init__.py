@@ -1,6 +1,7 @@
 """The room of reports: the counters of a master, and the values that `termite-ctl status` prints.
 
+`report` has the counters and builds the values; `silent_rows` shows silent workers in them.
 The whole room is pure. It may import `paths`, `errors` and `model` of the engine.
-It must not format text for people, which is the work of `termite.cli`.
-The keys of a report are stable: scripts read them with `--json`.
+Do not touch: the keys of a report are stable, because scripts read them with `--json`. Text for
+people is the work of `termite.cli`, but for the rows of silent workers.
 """

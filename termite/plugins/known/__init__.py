@@ -1,7 +1,10 @@
 """The known plugin: tools of C and C++ builds whose results may be used after one execution.
 
-Each module has the entries for one kind of tool. `tests/e2e/known_cases.py` executes
-each entry twice, and shows that what the entry refuses really differs.
+Each module has the entries for one kind of tool: `c_compilers`, `linkers`, `archivers`,
+`generators`, `file_tools` and `text_tools`. `tool_options` reads the options for all of them.
+Do not touch: options that are not listed are refused, but for those of compilers and linkers.
+`tests/e2e/known_cases.py` executes each entry twice, and shows that what the entry refuses really
+differs.
 """
 
 from termite import KnownTool, hookimpl

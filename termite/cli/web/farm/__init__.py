@@ -5,6 +5,7 @@
 * farm_pages.py writes HTML, farm_metrics.py the figures for programs.
 * farm_site.py has the routes.
 
-Only this process has the key with which the coordinator names users, and it shows them only to who
-has the token.
+The room may import what its parent may, and the parent's modules.
+Do not touch: only this process has the key with which the coordinator names users. Their names are
+shown only to somebody who has the token.
 """

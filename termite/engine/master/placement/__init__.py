@@ -1,10 +1,12 @@
 """The room of what a command needs to get the same answers on a worker as on this machine.
 
-`settled_check` checks the files outside the tree, for which a job waits first.
-`dispatch` makes the message that goes there. `tool_places` shows jobs the tools that the command
-finds by its search path. `machine_questions` keeps a command that asks about its machine away from
-workers that would answer otherwise. `run_times` notes how long it took there, so that a short one
-runs on this machine. `sent_contents` chooses the new files that go there with it, and `traced_jobs`
-whether it is traced. `failed_jobs` lets a command run again whose input came too late.
+`settled_check` checks the files outside the tree, for which a job waits first. `startable` finds
+out whether a command could start here. `dispatch` makes the message that goes to a worker.
+`tool_places` shows jobs the tools that the command finds by its search path. `machine_questions`
+keeps a command that asks about its machine away from workers that would answer otherwise.
+`run_times` notes how long it took there, so that a short one runs on this machine. `sent_contents`
+chooses the new files that go there with it, and `traced_jobs` whether it is traced. `failed_jobs`
+lets a command run again whose input came too late.
 The room may import everything that its parent may, and the parent's `job` and `shared`.
+Do not touch: each job passes here, so nothing may ask a worker or the disk once more for it.
 """

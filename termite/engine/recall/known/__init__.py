@@ -1,6 +1,9 @@
 """The table of known tools: which results may be used again after one execution.
 
-All of it is pure. `known_table.py` judges a command with the entries of the plugins, `shell_lists`
-reads what a shell was told, and `shell_tools.py` has the entries that belong to shells. Others call
-`proof_of_table`.
+* `known_table` judges a command with the entries of the plugins. Others call its `proof_of_table`.
+* `shell_lists` reads what a shell was told, and `shell_tools` has the entries of shells.
+
+The room imports `paths` of the engine, the pure modules of `decide`, and `recall.logic` and
+`recall.look_up`.
+Do not touch: all of it is pure, and a command that no entry accepts as a whole is not known.
 """

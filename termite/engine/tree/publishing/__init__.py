@@ -1,6 +1,11 @@
 """Write the results of jobs to the user's tree, once, whenever any process is killed.
 
-Here live the staging directory, the plan of what is done, the steps that do it, and the way to
-finish a plan of another process. Nothing else of termite changes the user's files. This room may
-use the rest of engine/tree; only MasterTree and termite-redo use this room.
+* `publication` publishes one job; `reconciliation` compares its bases with the disk first.
+* `preparation` names the steps, with the directories of `target_directories` held open.
+  `staging` keeps results until they are complete, on the file system that `areas` chooses.
+* `plan_file` writes the plan, and `steps` carries it out.
+* `redo` and `orphaned_plans` finish the plans of killed masters, after `change_check`.
+
+The room may use the rest of engine/tree; only MasterTree and termite-redo use this room.
+Do not touch: nothing else of termite changes the user's files.
 """

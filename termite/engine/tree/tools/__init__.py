@@ -1,6 +1,12 @@
 """The room of the programs that a command finds by its search path on the master's machine.
 
-`programs` finds those that jobs must not see, and `tool_homes` the directories that environments
-need. Both read the disk, and change nothing. The room may import `logic`, and the modules on the
-ground of the engine. The parent room decides with their answers what is shown.
+* `programs` finds those that jobs must not see, and `tool_homes` the directories that environments
+  need.
+* `settings_files` knows files that tools read unasked, and `entry_notes` notes entries that jobs
+  would see otherwise.
+* `slow_mounts` finds the places at which a look may hang.
+
+The room may import `logic`, and the modules on the ground of the engine. The parent room decides
+with its answers what is shown.
+Do not touch: these modules read the disk, and change nothing.
 """

@@ -1,7 +1,12 @@
 """Define what is on the wire: frames, messages, records, and the state of one connection.
 
-The messages between daemons live in `messages`, and the frames and records of launchers in
-`records`. The room imports `model` and `errors`; nothing here waits or does I/O.
+* `frames` cuts bytes into frames, and `peer` is the state of one side.
+* `messages` and `fleet_messages` are the messages between daemons, with `message_base` below them.
+  `message_parts` cuts long ones, and `failure_replies` carries errors.
+* `records` are the frames and records of launchers, and `control_lines` those of mirrors.
+* `foreign_text` makes texts of others safe to show.
+
+The room imports `model` and `errors`; nothing here waits or does I/O.
 Do not touch: fields of messages are only added at the end, with a default. Bytes of a peer are
 hostile until they were decoded here, so a limit belongs into the type of its field.
 """
