@@ -2,8 +2,8 @@
 
 cli/ holds the commands, engine/ the daemons, fuse/ the workers' mirrors, plugins/ the build tools.
 A plugin imports this module and nothing below it; this module imports from engine/ only.
-Do not touch: each name is loaded at its first use. `termite-make` and `termite-ctl` are below this package too,
-and must start without the libraries that those names need.
+Do not touch: each name is loaded at its first use. `termite-make` and `termite-ctl` are below this
+package too, and must start without the libraries that those names need.
 """
 
 TYPE_CHECKING = False  # not typing's: every build would wait for that import

@@ -146,7 +146,8 @@ def _farm_pages(flags: argparse.Namespace) -> FarmPages:
     pages = open_farm_pages(address, flags.http_name)
     if not address.is_loopback:
         print(
-            "termite-coordinator: the pages are not encrypted: who reads this network reads the token", file=sys.stderr
+            "termite-coordinator: these pages are not encrypted: whoever reads this network can read the token",
+            file=sys.stderr,
         )
     return pages
 

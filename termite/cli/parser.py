@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             wanted = getattr(action.type, "__name__", "")
             wanted = _NUMBERS.get(wanted, wanted)
-            raise UserError(f"{_shown(action)} wants {wanted}: {word!r} is none", hint=self._help) from error
+            raise UserError(f"{_shown(action)} wants {wanted}, not {word!r}", hint=self._help) from error
 
     def _match_argument(self, action: argparse.Action, pattern: str) -> int:
         """Return how many words an action takes. Raise UserError if a flag's value is missing."""

@@ -218,7 +218,7 @@ def refusal(error: ssl.SSLError, peer: str) -> UserError:
     if verdict == _OTHER_PURPOSE or reason == _OTHER_ROLE:
         return UserError(
             f"{peer}: a certificate of this cluster is used in a role that it was not made for",
-            hint="only a stolen certificate is: find out which program is at the other address",
+            hint="somebody may have stolen the certificate: find out which program is at the other address",
             reason=Reason.NOT_TRUSTED,
         )
     if verdict is not None or reason in _OTHER_SECRET:

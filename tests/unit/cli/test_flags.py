@@ -43,12 +43,12 @@ def test_only_flags_are_respelled() -> None:
 def test_a_wrong_value_says_what_is_wanted() -> None:
     coordinator, master = daemons.coordinator_parser("termite-coordinator"), master_parser()
     for made, words, said in (
-        (coordinator, ["-port", "22x"], "-port wants a port, from 0 to 65535: '22x' is none"),
-        (coordinator, ["-port", "65536"], "-port wants a port, from 0 to 65535: '65536' is none"),
+        (coordinator, ["-port", "22x"], "-port wants a port, from 0 to 65535, not '22x'"),
+        (coordinator, ["-port", "65536"], "-port wants a port, from 0 to 65535, not '65536'"),
         (master, ["-coordinator"], "-coordinator has no value: write -coordinator HOST[:PORT]"),
         (master, ["-tmp"], "-tmp has no value: write -tmp shared|private"),
-        (master, ["-short", "soon"], "-short wants a number of milliseconds, or auto: 'soon' is none"),
-        (parser(), ["-jobs", "many"], "-jobs wants a whole number: 'many' is none"),
+        (master, ["-short", "soon"], "-short wants a number of milliseconds, or auto, not 'soon'"),
+        (parser(), ["-jobs", "many"], "-jobs wants a whole number, not 'many'"),
     ):
         with pytest.raises(UserError) as caught:
             made.parse_flags(words)

@@ -14,7 +14,9 @@ from termite.engine.history.logic.job_record import as_object
 def _add_flags(parser: Parser) -> None:
     parser.add_argument("build", nargs="?", default="", metavar="BUILD", help="number of a build; none: list all")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON; of a build, with all its jobs")
+    form.add_argument(
+        "--json", action="store_true", help="print JSON: the list of builds, or one build with all its jobs"
+    )
     form.add_argument("--github", action="store_true", help="print markdown, as for $GITHUB_STEP_SUMMARY")
 
 

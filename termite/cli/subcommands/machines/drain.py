@@ -49,6 +49,6 @@ SUBCOMMAND = Subcommand(
     "let a worker take no new jobs, while its jobs go on",
     _run,
     add_worker_flags,
-    more="Masters send their jobs elsewhere. The worker knows this itself, so that a new coordinator learns it.",
+    more="Masters send their jobs to other workers. The worker stays drained if its coordinator is restarted.",
     example="termite-ctl drain alpha:1235 -coordinator buildhost",
 )
