@@ -31,6 +31,13 @@ MIRROR = "A mirror knows neither the master, the worker, the fleet nor the rules
 WORKER = "A worker knows neither the tree, the rules nor the launchers"
 PLUGINS = "Plugins import termite only"
 PURE = "What thinks does not wait"
+HOOKS = "Hooks of plugins do no I/O"
+TEXTS = "Texts for people are functions of records"
+CLI_LAYERS = "termite.cli: imports go down"
+TREE_LAYERS = "termite.engine.tree: imports go down"
+WORKER_LAYERS = "termite.engine.worker: imports go down"
+RECALL_LAYERS = "termite.engine.recall: imports go down"
+MASTER_LAYERS = "termite.engine.master: imports go down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,23 @@ BAD_FILES = [
     BadFile(PURE, "termite.engine.fleet.logic.bad", "trio"),
     BadFile(PURE, "termite.fuse.view.bad", "time"),
     BadFile(PURE, "termite.engine.paths", "termite.engine.loop.fd_watcher"),  # it imports trio
+    BadFile(PURE, "termite.engine.fleet.logic.bad", "random"),
+    BadFile(PURE, "termite.engine.recall.known.bad", "logging"),
+    BadFile(PURE, "termite.engine.recall.look_up.clocks", "datetime"),  # only evidence.py may
+    BadFile(HOOKS, "termite.plugins.bad", "subprocess"),
+    BadFile(HOOKS, "termite.plugins.known.linkers", "glob"),
+    BadFile(TEXTS, "termite.cli.display.bad", "time"),
+    BadFile(TEXTS, "termite.cli.display.job_text", "os"),
+    BadFile(CLI_LAYERS, "termite.cli.no_floor"),
+    BadFile(CLI_LAYERS, "termite.cli.display.bad", "termite.cli.subcommands.registry"),
+    BadFile(CLI_LAYERS, "termite.cli.amounts", "termite.cli.places"),
+    BadFile(TREE_LAYERS, "termite.engine.tree.no_floor"),
+    BadFile(TREE_LAYERS, "termite.engine.tree.tools.bad", "termite.engine.tree.publishing.steps"),
+    BadFile(WORKER_LAYERS, "termite.engine.worker.no_floor"),
+    BadFile(WORKER_LAYERS, "termite.engine.worker.reports.bad", "termite.engine.worker.worker_daemon"),
+    BadFile(RECALL_LAYERS, "termite.engine.recall.look_up.bad", "termite.engine.recall.known.known_table"),
+    BadFile(MASTER_LAYERS, "termite.engine.master.placement.bad", "termite.engine.master.run_job"),
+    BadFile(MASTER_LAYERS, "termite.engine.master.shared", "termite.engine.master.results"),
 ]
 
 
@@ -102,7 +126,7 @@ def test_every_contract_has_a_bad_file() -> None:
 
 def test_every_pure_room_is_refused_everything_that_waits(copy: Path) -> None:
     contract = next(contract for contract in CONTRACTS if contract["name"] == PURE)
-    assert set(contract["forbidden_modules"]) >= {"os", "socket", "subprocess", "time", "trio"}
+    assert set(contract["forbidden_modules"]) >= {"datetime", "os", "random", "socket", "subprocess", "time", "trio"}
     for room in contract["source_modules"]:
         is_package = (copy / room.replace(".", "/")).is_dir()
         add_import(copy, f"{room}.bad" if is_package else room, ", ".join(contract["forbidden_modules"]))
@@ -145,4 +169,4 @@ def lint(copy: Path) -> str:
 
 def broken_contracts(said: str) -> list[str]:
     """Return the names of the contracts that the linter calls broken."""
-    return re.findall(r"^(.+) BROKEN$", said, re.MULTILINE)
+    return re.findall(r"^(.+?) BROKEN(?: \(\d+ ignored imports?\))?$", said, re.MULTILINE)

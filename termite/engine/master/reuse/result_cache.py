@@ -340,8 +340,11 @@ def open_cache(
     """
     if mode is CacheMode.OFF or results is None:
         return None
+    table = KnownTable(tools)
+    for name, reason in table.refused:
+        log.warning("known-tool-refused tool=%r reason=%s", name, reason)
     try:
-        return ResultCache(mode, results, env_exclude, root, KnownTable(tools), shared)
+        return ResultCache(mode, results, env_exclude, root, table, shared)
     except (OSError, Retryable) as error:
         log.warning("results-not-opened path=%s reason=%s", results, error)
         return None

@@ -6,7 +6,6 @@ and their files are searched for marks. A wrapper of the same name has none.
 """
 
 import functools
-import logging
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,9 +30,6 @@ _READ_OR_WHOLE = READ | WHOLE
 # Two runs on one day are equal if a text has the date only.
 _CLOCKS = (b"__DATE__", b"__TIME__")
 _LIBRARY = re.compile(rb".*\.so(?:\.[0-9.]+)?")
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,10 @@ class _NotVouched(Exception):
 
 
 class KnownTable:
-    """The known tools, by the names of their commands and programs."""
+    """The known tools, by the names of their commands and programs.
+
+    `refused` has the names of entries that cannot be used, each with the error of its regexp.
+    """
 
     def __init__(self, tools: Iterable[KnownTool]) -> None:
         """Take the tools of the plugins.
@@ -93,8 +92,12 @@ class KnownTable:
         Entries with the same name are left out, and those whose names are no regexps.
         """
         found: dict[str, list[KnownTool]] = {}
-        for tool in (*SHELL_TOOLS, *filter(_is_sound, tools)):
-            found.setdefault(tool.name, []).append(tool)
+        self.refused: list[tuple[str, str]] = []
+        for tool in (*SHELL_TOOLS, *tools):
+            if error := _regexp_error(tool):
+                self.refused.append((tool.name, error))
+            else:
+                found.setdefault(tool.name, []).append(tool)
         self.tools: Mapping[str, KnownTool] = {name: same[0] for name, same in found.items() if len(same) == 1}
         self._called: dict[str, KnownTool | None] = {}
 
@@ -339,15 +342,14 @@ def _is_in_tree(path: bytes, root: bytes) -> bool:
     return is_within(path.strip(b"/"), root.strip(b"/"))
 
 
-def _is_sound(tool: KnownTool) -> bool:
-    """Return whether the regexps of an entry can be used, and warn if not."""
+def _regexp_error(tool: KnownTool) -> str:
+    """Return why the regexps of an entry cannot be used, or "" if they can."""
     try:
         for pattern in (tool.called, tool.programs):
             re.compile(pattern)
     except (re.error, TypeError) as error:
-        log.warning("known-tool-refused tool=%r reason=%s", tool.name, error)
-        return False
-    return True
+        return str(error)
+    return ""
 
 
 def _named(tool: KnownTool) -> str:

@@ -255,7 +255,6 @@ def test_a_mode_for_precompiled_headers_is_refused() -> None:
         assert reason(judge("gcc", "-c", "x.c", reads={"w/x.c": "", name: ""})) == f"the job read /{name}"
 
 
-@pytest.mark.logs("known-tool-refused")
 def test_an_entry_with_a_bad_regexp_is_left_out() -> None:
     def vouch(call: ToolCall) -> Vouch:
         return Vouch(unwanted_messages="(")
@@ -263,5 +262,6 @@ def test_an_entry_with_a_bad_regexp_is_left_out() -> None:
     table = KnownTable([KnownTool("a", "(gcc", (), vouch), KnownTool("b", "b", (), vouch, programs="*")])
     assert reason(judge("gcc", "-c", "x.c", table=table)) == "gcc is not in the table"
     assert not {"a", "b"} & set(table.tools)
+    assert [name for name, error in table.refused if error] == ["a", "b"]
     bad = KnownTable([KnownTool("gcc", "gcc", (), vouch)])
     assert "'(' is no regexp" in reason(judge("gcc", "-c", "x.c", table=bad))
