@@ -6,6 +6,7 @@
 * `fact_reader` gets the facts that these three lack.
 * `ended_runs` says what of a run is stored. `result_store` keeps results on the disk, with its
   index in `result_index`, whose calls are in `result_calls`.
+* `shared_store` exchanges results with other users.
 
 The room imports `model`, `errors`, `paths`, `store` and `tree` of the engine.
 Only the master imports it.
