@@ -10,6 +10,10 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 
 import pytest
+from hypothesis import settings
+
+# `make check` makes few examples of each property, and `make test` the hundred that are usual.
+settings.register_profile("quick", max_examples=20)
 
 os.umask(0o022)
 # A shell without job control lets what it runs in the background ignore the signals of the

@@ -55,7 +55,12 @@ def tokens(document: Path) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse(document.read_text())
 
 
-def blocks(document: Path) -> Iterator[Block]:
+@functools.cache
+def blocks(document: Path) -> tuple[Block, ...]:
+    return tuple(_blocks(document))
+
+
+def _blocks(document: Path) -> Iterator[Block]:
     lines = document.read_text().split("\n")
     for opening, inline in itertools.pairwise(tokens(document)):
         if opening.type == "paragraph_open" and inline.map:
@@ -63,6 +68,7 @@ def blocks(document: Path) -> Iterator[Block]:
             yield Block(first + 1, tuple(lines[first:end]))
 
 
+@functools.cache
 def sentences(text: str) -> list[str]:
     code_free = _CODE.sub("`CODE`", _LINK_TARGET.sub("]", text))
     return [sentence for sentence in _SENTENCE_END.split(code_free) if sentence.strip()]
@@ -72,17 +78,14 @@ def name_of(document: Path) -> str:
     return str(document.relative_to(TOP))
 
 
-every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-
-
 def test_the_documents_are_found() -> None:
     assert {"README.md", "CONTRIBUTING.md", "docs/develop/protocol.md"} <= {name_of(path) for path in DOCUMENTS}
 
 
-@every_document
-def test_no_line_of_prose_is_longer_than_100_columns(document: Path) -> None:
+def test_no_line_of_prose_is_longer_than_100_columns() -> None:
     long_lines = [
         f"{name_of(document)}:{block.first_line + offset}: {len(line)} columns"
+        for document in DOCUMENTS
         for block in blocks(document)
         for offset, line in enumerate(block.lines)
         if len(_LINK_TARGET.sub("]()", line)) > MAX_COLUMNS
@@ -90,10 +93,10 @@ def test_no_line_of_prose_is_longer_than_100_columns(document: Path) -> None:
     assert long_lines == []
 
 
-@every_document
-def test_each_sentence_begins_on_a_line_of_its_own(document: Path) -> None:
+def test_each_sentence_begins_on_a_line_of_its_own() -> None:
     crowded = [
         f"{name_of(document)}:{block.first_line + offset}: {line}"
+        for document in DOCUMENTS
         for block in blocks(document)
         for offset, line in enumerate(block.lines)
         if len(sentences(Block(0, (line,)).text)) > 1
@@ -101,10 +104,10 @@ def test_each_sentence_begins_on_a_line_of_its_own(document: Path) -> None:
     assert crowded == []
 
 
-@every_document
-def test_no_sentence_has_more_than_25_words(document: Path) -> None:
+def test_no_sentence_has_more_than_25_words() -> None:
     long_sentences = [
         f"{name_of(document)}:{block.first_line}: {len(sentence.split())} words: {sentence}"
+        for document in DOCUMENTS
         for block in blocks(document)
         for sentence in sentences(block.text)
         if len(sentence.split()) > MAX_WORDS
@@ -112,10 +115,10 @@ def test_no_sentence_has_more_than_25_words(document: Path) -> None:
     assert long_sentences == []
 
 
-@every_document
-def test_no_sentence_begins_with_a_word_that_refers_to_another_one(document: Path) -> None:
+def test_no_sentence_begins_with_a_word_that_refers_to_another_one() -> None:
     vague = [
         f"{name_of(document)}:{block.first_line}: {sentence}"
+        for document in DOCUMENTS
         for block in blocks(document)
         for sentence in sentences(block.text)
         if re.match(r"[*\"(]*(?:What|Who|Of|That|It|So|As|Whether|Until|The same)\b", sentence)
@@ -136,11 +139,10 @@ def test_sentences_are_told_apart(text: str, count: int) -> None:
     assert len(sentences(text)) == count
 
 
-@every_document
-def test_every_link_within_the_repository_leads_somewhere(document: Path) -> None:
+def test_every_link_within_the_repository_leads_somewhere() -> None:
     broken = []
-    for token in tokens(document):
-        for child in token.children or ():
+    for document in DOCUMENTS:
+        for child in itertools.chain.from_iterable(token.children or () for token in tokens(document)):
             target = str(child.attrGet("href") or "")
             if target and not re.match(r"[a-z]+:", target) and not is_there(document, target):
                 broken.append(f"{name_of(document)}: {target}")
@@ -161,10 +163,11 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.content.lower()).replace(" ", "-") for heading in headings}
 
 
-@every_document
-def test_every_file_of_the_repository_that_a_document_names_exists(document: Path) -> None:
-    text = _LINK_TARGET.sub("]", document.read_text())
-    assert {name for name in _REPOSITORY_PATH.findall(text) if not any(TOP.glob(name))} == set()
+def test_every_file_of_the_repository_that_a_document_names_exists() -> None:
+    for document in DOCUMENTS:
+        text = _LINK_TARGET.sub("]", document.read_text())
+        missing = {name for name in _REPOSITORY_PATH.findall(text) if not any(TOP.glob(name))}
+        assert missing == set(), name_of(document)
 
 
 def test_every_document_that_the_code_names_exists() -> None:

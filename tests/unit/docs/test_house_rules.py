@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-CHECKOUT = next(above for above in Path(__file__).resolve().parents if (above / "pyproject.toml").exists())
+from tests.unit.docs.product_code import CHECKOUT, product_modules, product_nodes
+
 MAX_FILE_LINES = 400
 MAX_CLASS_LINES = 300
 MAX_FUNCTION_LINES = 40
@@ -51,13 +52,11 @@ def breaches_of_size() -> Iterator[str]:
             if path.suffix in SUFFIXES and len(path.read_text().splitlines()) > MAX_FILE_LINES:
                 yield f"{place(path)}: the file is longer than {MAX_FILE_LINES} lines"
     for path, node in classes():
-        if (node.end_lineno or 0) - node.lineno + 1 > MAX_CLASS_LINES:
+        if length(node) > MAX_CLASS_LINES:
             yield f"{place(path)}: the class {node.name} is longer than {MAX_CLASS_LINES} lines"
-    for path in sorted((CHECKOUT / "termite").rglob("*.py")):
-        parts = ast.walk(ast.parse(path.read_text()))
-        for function in (part for part in parts if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))):
-            if (function.end_lineno or 0) - function.lineno + 1 > MAX_FUNCTION_LINES:
-                yield f"{place(path)}: the function {function.name} is longer than {MAX_FUNCTION_LINES} lines"
+    for path, function in product_nodes():
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) and length(function) > MAX_FUNCTION_LINES:
+            yield f"{place(path)}: the function {function.name} is longer than {MAX_FUNCTION_LINES} lines"
 
 
 def breaches_of_constructors() -> Iterator[str]:
@@ -111,7 +110,7 @@ def may_be_shared(public: PublicName) -> bool:
 
 def public_names() -> Iterator[PublicName]:
     """Yield each module of the product, and each public class and function at the top of one."""
-    for path, module in modules():
+    for path, module in product_modules():
         yield PublicName("module", path.parent.name if path.name == "__init__.py" else path.stem, place(path))
         for node in module.body:
             match node:
@@ -123,16 +122,14 @@ def public_names() -> Iterator[PublicName]:
 
 def classes() -> Iterator[tuple[Path, ast.ClassDef]]:
     """Yield each class of the product with its file."""
-    for path, module in modules():
-        for node in ast.walk(module):
-            if isinstance(node, ast.ClassDef):
-                yield path, node
+    for path, node in product_nodes():
+        if isinstance(node, ast.ClassDef):
+            yield path, node
 
 
-def modules() -> Iterator[tuple[Path, ast.Module]]:
-    """Yield each module of the product, parsed, with its file."""
-    for path in sorted((CHECKOUT / "termite").rglob("*.py")):
-        yield path, ast.parse(path.read_text())
+def length(node: ast.stmt) -> int:
+    """Return the number of lines of a statement."""
+    return (node.end_lineno or 0) - node.lineno + 1
 
 
 def has_docstring(path: Path) -> bool:

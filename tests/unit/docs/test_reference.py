@@ -8,7 +8,7 @@ import argparse
 import ast
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -25,10 +25,10 @@ from termite.engine.model import TerminalWish, TraceMode, WindowSize
 from termite.engine.wire.protocol.records import parse_records
 from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, SandboxSpec, pack_order
+from tests.unit.docs.product_code import PRODUCT, calls, product_modules, product_nodes
 from tests.unit.docs.test_log_events import KEY, LEVELS
 
 TOP = Path(__file__).parents[3]
-PRODUCT = TOP / "termite"
 REFERENCE = TOP / "docs" / "use" / "reference.md"
 PROTOCOL = TOP / "docs" / "develop" / "protocol.md"
 
@@ -113,11 +113,6 @@ def without_repetition(names: list[str]) -> set[str]:
 
 
 # -- reading the code -------------------------------------------------------------------------------------------------
-
-
-def modules(folder: Path = PRODUCT) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(folder.rglob("*.py")):
-        yield path, ast.parse(path.read_text())
 
 
 def c_text(*folders: str) -> str:
@@ -267,15 +262,12 @@ def test_every_key_of_a_rule_is_described() -> None:
 def own_names() -> set[str]:
     """Return the names in the code of files, directories and sockets that are termite's own."""
     names = set()
-    for _, tree in modules():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
-                text = node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
-                if re.fullmatch(
-                    r"\.termite-[a-z]*|\0?termite-(?:worker|master|doctor)-|/var/[\w/]+/termite(?:-|$)", text
-                ):
-                    names.add(text.lstrip("\0").rstrip("-"))
-    source = "\n".join(path.read_text() for path, _ in modules())
+    for _, node in product_nodes():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            text = node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
+            if re.fullmatch(r"\.termite-[a-z]*|\0?termite-(?:worker|master|doctor)-|/var/[\w/]+/termite(?:-|$)", text):
+                names.add(text.lstrip("\0").rstrip("-"))
+    source = "\n".join(path.read_text() for path, _ in product_modules())
     below_cache = re.findall(r'(?:own_directory\(CACHE\)|cache\)) / f?"([\w-]+)', source)
     below_state = re.findall(r'own_directory\(STATE\) / f"\{tree_name\(root\)\}(\.\w+)"', source)
     below_state += [f"/{name}" for name in re.findall(r'own_directory\(STATE\) / "(\w+)"', source)]
@@ -316,15 +308,14 @@ def daemon_of(path: Path) -> str:
 def log_events() -> set[tuple[str, str, str, str]]:
     """Return event, daemon, level and keys of each log call."""
     found = set()
-    for path, tree in modules():
-        for node in ast.walk(tree):
-            match node:
-                case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[ast.Constant(value=str(text)), *_]
-                ) if level in LEVELS:
-                    event, _, rest = text.partition(" ")
-                    keys = " ".join(key for key, _ in KEY.findall(rest))
-                    found.add((event, daemon_of(path), "error" if level == "exception" else level, keys))
+    for path, node in calls():
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[ast.Constant(value=str(text)), *_]
+            ) if level in LEVELS:
+                event, _, rest = text.partition(" ")
+                keys = " ".join(key for key, _ in KEY.findall(rest))
+                found.add((event, daemon_of(path), "error" if level == "exception" else level, keys))
     return found
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from termite import Command, How, Invocation, Rule, hookimpl
+from termite import Command, How, Invocation, hookimpl
 from termite.engine.decide import hookspecs
 from termite.engine.decide.loaded_plugins import HOOKS, Plugins
 from termite.engine.decide.logic.rules import RuleBook, first_match
@@ -117,18 +115,6 @@ def test_the_words_of_a_rule_only_save_a_search(text: str) -> None:
         first_match(text, rules).local
         == first_match(text, [dataclasses.replace(rule, words=()) for rule in rules]).local
     )
-
-
-@pytest.mark.parametrize(
-    "rule", [rule for rule in Plugins(BUILT_IN).rules() if rule.words], ids=lambda rule: "-".join(rule.words)
-)
-def test_each_text_that_a_rule_finds_has_one_of_its_words(rule: Rule) -> None:
-    @settings(max_examples=20, suppress_health_check=list(HealthCheck))
-    @given(st.from_regex(rule.regexp))
-    def check(text: str) -> None:
-        assert any(word in text for word in rule.words)
-
-    check()
 
 
 def test_rules_of_a_recipe_see_it_without_the_line_breaks_that_make_leaves_in_it() -> None:

@@ -162,13 +162,13 @@ def test_a_mark_stays_on_its_job_and_goes_to_its_neighbour_afterwards() -> None:
 def test_every_job_of_a_long_list_can_be_marked_on_a_small_terminal() -> None:
     state, view = TopState(), TopView()
     _, jobs = synthetic_build(20)
-    for number in range(1, 1001):
+    for number in range(1, 201):
         state.apply(JobSent(msgspec.structs.replace(jobs[9], id=number, sent_s=number, home_s=0.0, ended_s=0.0)))
-    for number in range(1, 1001):
+    for number in range(1, 201):
         assert int(marked_line(state, view).split()[0]) == number
         press("down", state, view)
-    assert "1000 of 1000" in "\n".join(line.text for line in screen_lines(state, view, 2000.0, 80, 24))
-    for key, number in (("page up", 990), ("home", 1), ("page down", 11), ("end", 1000), ("up", 999)):
+    assert "200 of 200" in "\n".join(line.text for line in screen_lines(state, view, 2000.0, 80, 24))
+    for key, number in (("page up", 190), ("home", 1), ("page down", 11), ("end", 200), ("up", 199)):
         press(key, state, view)
         assert int(marked_line(state, view).split()[0]) == number
 

@@ -160,27 +160,6 @@ def test_the_examples_of_the_old_program_decide_as_they_did(
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "gcc " + "-Ixxx/yyyy " * 120000,
-        "\n " * 500000,
-        ";" * 1000000,
-        "env A=1 " * 200000,
-        "a/" * 500000,
-        "do " * 400000,
-        ";'/" * 400000,
-        "\\ /" * 400000,
-        ';"/make' * 200000,
-    ],
-    ids=["flags", "lines", "operators", "assignments", "directories", "keywords", "quoted", "escaped", "half quoted"],
-)
-def test_a_search_takes_linear_time(text: str) -> None:
-    """Search a megabyte in a tenth of a second; quadratic time would exceed the timeout."""
-    rules = (*BUILT_IN, Rule(command_regexp("g?make"), local=True))
-    assert not first_match(text, rules).local
-
-
-@pytest.mark.parametrize(
     ("text", "found"),
     [
         ("'/a b/make' -C x", True),

@@ -32,14 +32,13 @@ def test_a_record_is_opened_with_the_name_of_its_writer() -> None:
     assert open_signed(SIGNED, NAME, TRUSTED) == (b"body", "ci")
 
 
-@pytest.mark.parametrize("at", range(len(SIGNED)))
-def test_a_record_that_differs_in_one_byte_is_refused(at: int) -> None:
-    assert refusal(SIGNED[:at] + bytes([SIGNED[at] ^ 1]) + SIGNED[at + 1 :]) is not None
+def test_a_record_that_differs_in_one_byte_is_refused() -> None:
+    for at in range(len(SIGNED)):
+        assert refusal(SIGNED[:at] + bytes([SIGNED[at] ^ 1]) + SIGNED[at + 1 :]) is not None, at
 
 
-@pytest.mark.parametrize("end", range(len(SIGNED)))
-def test_a_record_that_is_cut_is_refused(end: int) -> None:
-    assert refusal(SIGNED[:end]) is Distrust.FORM
+def test_a_record_that_is_cut_is_refused() -> None:
+    assert {end for end in range(len(SIGNED)) if refusal(SIGNED[:end]) is not Distrust.FORM} == set()
 
 
 @pytest.mark.parametrize(

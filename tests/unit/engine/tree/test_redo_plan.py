@@ -61,21 +61,21 @@ def test_what_comes_after_it_means_nothing() -> None:
     assert newest_record(b"") is None
 
 
-@pytest.mark.parametrize("length", range(len(WHOLE)))
-def test_a_plan_that_was_cut_is_none(length: int) -> None:
-    assert newest_record(WHOLE[:length]) is None
-    assert newest_record(WHOLE[:length] + b"\xff" * (len(WHOLE) - length)) is None
+def test_a_plan_that_was_cut_is_none() -> None:
+    for length in range(len(WHOLE)):
+        assert newest_record(WHOLE[:length]) is None, length
+        assert newest_record(WHOLE[:length] + b"\xff" * (len(WHOLE) - length)) is None, length
 
 
-@pytest.mark.parametrize("at", range(len(WHOLE)))
-def test_a_plan_with_a_changed_byte_is_none(at: int) -> None:
-    changed = bytearray(WHOLE)
-    changed[at] ^= 0xFF
-    if at == OUTCOME_AT:
-        with pytest.raises(RemoteProtocolError):
-            newest_record(bytes(changed))
-    else:
-        assert newest_record(bytes(changed)) is None
+def test_a_plan_with_a_changed_byte_is_none() -> None:
+    for at in range(len(WHOLE)):
+        changed = bytearray(WHOLE)
+        changed[at] ^= 0xFF
+        if at == OUTCOME_AT:
+            with pytest.raises(RemoteProtocolError):
+                newest_record(bytes(changed))
+        else:
+            assert newest_record(bytes(changed)) is None, at
 
 
 @pytest.mark.parametrize("path", [b"../f", b"/f", b"/tmp", b"/tmp/../f", b"//tmp/f", b"d//f", b"d/.", b"\0"])
