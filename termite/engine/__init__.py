@@ -7,8 +7,8 @@
 * `wire` connects daemons, `store` keeps contents, `host` and `status` hold facts and reports.
 * `loop` lets tasks take turns at listening.
 
-`model`, `errors`, `paths`, `nearest_name`, `beneath`, `sparse_content` and `private_directories`
-stand on the ground, and every room may import them. The import contract in pyproject.toml says
-which room may import which. Do not touch: the engine never imports `fuse` or the plugins, because
+`model`, `errors`, `paths`, `nearest_name`, `beneath`, `sparse_content`, `private_directories`,
+`look_calls` and `look_errors` stand on the ground, and every room may import them. The import
+contract in pyproject.toml says which room may import which. Do not touch: the engine never imports `fuse` or the plugins, because
 the mirror process and the master are joined by messages.
 """

@@ -39,8 +39,12 @@ def test_the_floors_of_the_architecture_are_those_of_the_contracts() -> None:
     commands, products, *engine = table_below("## Rooms")
     assert [commands, products] == floors_of("termite: imports go down")[:2]
     contract = floors_of("termite.engine: imports go down")
-    *upper, model, errors = contract
-    assert engine == [*upper, model | errors]
+    for described in engine:  # modules on the ground, of several floors, may stand in one row
+        together = contract.pop(0)
+        while together < described:
+            together |= contract.pop(0)
+        assert described == together
+    assert contract == []
 
 
 def test_the_floors_of_the_mirror_are_those_of_the_contract() -> None:
