@@ -4,7 +4,7 @@
 * `connection` is the conversation with one launcher, and `launcher_calls` has its system calls.
 * `invocation` parses a request, and `vantage` compares how two processes see this machine.
 * `local_runs` runs commands here, with one slot for each core.
-* `stdio` passes standard input on, `output` holds output back, and `output_tail` keeps its end.
+* `job_stdin` passes standard input on, `output` holds output back, and `output_tail` keeps its end.
 
 The room imports `decide`, `host`, `wire`, `loop`, `status` and the floors below. Only the master
 and the command line import it.

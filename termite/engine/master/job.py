@@ -14,8 +14,8 @@ from termite.engine.errors import Retryable, TermiteError, UserError, first_erro
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
+from termite.engine.launch.job_stdin import JobStdin
 from termite.engine.launch.output import HeldOutputs, JobOutput
-from termite.engine.launch.stdio import JobStdin
 from termite.engine.master.recording.job_notes import JobNotes
 from termite.engine.model import Command, Phase, TerminalWish, Verdict, WindowSize
 from termite.engine.recall.look_up.fingerprints import CommandIdentity

@@ -43,10 +43,10 @@ from termite.engine.history.logic.job_record import Where, Why
 from termite.engine.history.logic.live_events import Event, JobSent
 from termite.engine.launch import connection as launcher_module
 from termite.engine.launch.connection import LauncherGone
+from termite.engine.launch.job_stdin import JobStdin
 from termite.engine.launch.listener import LauncherListener
 from termite.engine.launch.local_runs import LocalSlots
 from termite.engine.launch.output import HELD_BYTES, HOLD_S, JobOutput
-from termite.engine.launch.stdio import JobStdin
 from termite.engine.launch.vantage import own_vantage
 from termite.engine.loop.slot_numbers import SlotNumbers
 from termite.engine.master import run_job

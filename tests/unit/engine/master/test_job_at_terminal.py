@@ -10,8 +10,8 @@ from trio.testing import MockClock
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
+from termite.engine.launch.job_stdin import JobStdin
 from termite.engine.launch.output import JobOutput
-from termite.engine.launch.stdio import JobStdin
 from termite.engine.master.job import Job, run_at_terminal
 from termite.engine.model import Exit, TerminalWish, Usage, WindowSize
 from termite.engine.wire.protocol.messages import Ran, Run, UseTerminal
