@@ -55,7 +55,7 @@ from termite.engine.master.job_reports import (
 )
 from termite.engine.master.local_jobs import run_local, start_local, start_short
 from termite.engine.master.placement.dispatch import dispatch
-from termite.engine.master.placement.failed_jobs import check_failure
+from termite.engine.master.placement.late_inputs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.protocol_breaches import ProtocolBreaches
 from termite.engine.master.placement.run_times import learn_run_time

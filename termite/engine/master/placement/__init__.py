@@ -5,7 +5,7 @@ out whether a command could start here. `dispatch` makes the message that goes t
 `tool_places` shows jobs the tools that the command finds by its search path. `machine_questions`
 keeps a command that asks about its machine away from workers that would answer otherwise.
 `run_times` notes how long it took there, so that a short one runs on this machine. `sent_contents`
-chooses the new files that go there with it, and `traced_jobs` whether it is traced. `failed_jobs`
+chooses the new files that go there with it, and `traced_jobs` whether it is traced. `late_inputs`
 lets a command run again whose input came too late. `protocol_breaches` ends the lease of a worker
 that breaks the protocol.
 The room may import everything that its parent may, and the parent's `job` and `shared`.

@@ -6,7 +6,7 @@ from signal import SIGINT, SIGKILL, SIGSEGV, SIGTERM
 import pytest
 
 from termite.engine.history.logic.job_record import INPUTS_NAMED, LateInput
-from termite.engine.master.placement.failed_jobs import (
+from termite.engine.master.placement.late_inputs import (
     LONGEST_S,
     JudgedRun,
     Objection,
