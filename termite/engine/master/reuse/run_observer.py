@@ -14,6 +14,7 @@ from termite.engine.model import Change
 from termite.engine.recall.fact_reader import FactReader
 from termite.engine.recall.known.known_table import Known, NotKnown
 from termite.engine.recall.logic.changed_inputs import ChangedInput, InputChanges
+from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.dependencies import (
     Dependencies,
     EndedJob,
@@ -21,7 +22,6 @@ from termite.engine.recall.logic.dependencies import (
     Obstacle,
     find_dependencies,
 )
-from termite.engine.recall.logic.meanwhile import Meanwhile
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.logic.uses import PathSet
 from termite.engine.recall.look_up.canonical_changes import canonical_changes
@@ -130,7 +130,7 @@ class RunObserver:
         """Look at the tree as it is now. Raise FactsMissing, NotStorable and Retryable."""
         tree = self._tree
         tree.drain()
-        meanwhile = Meanwhile(tree.changesets_since(self._message.number), self._has_other_names)
+        meanwhile = ConcurrentChanges(tree.changesets_since(self._message.number), self._has_other_names)
         facts = self._reader.facts()
         found = find_dependencies(job, facts)
         changed = meanwhile.changed_content(found.path_set) or b""

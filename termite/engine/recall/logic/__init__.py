@@ -4,8 +4,8 @@
   and `tree_facts` looks at the AttrTree for both.
 * `dependencies` makes a path set of the accesses. `uses` and `use_rules` say which part of a state
   a job has used; `interpreters`, `overwriters` and `temporary_entries` are special cases.
-* `meanwhile` finds inputs that changed while the job ran; `changed_inputs` finds those that another
-  run would find changed.
+* `concurrent_changes` finds inputs that changed while the job ran, and `changed_inputs` those that
+  another run would find changed.
 
 The terms are those of BuildXL's two-phase look-up. A path set has the paths on which one run of a
 command depended.

@@ -1,8 +1,8 @@
 """Find the inputs that a job would find otherwise if it ran once more.
 
-`Meanwhile` doubts: whatever happened to an input spoils a result. This module must know: a job that
-failed runs again only if the content, the absence or the names that it used are others now. A new
-time or mode is no reason, nor is a file that came and went.
+`ConcurrentChanges` doubts: whatever happened to an input spoils a result. This module must know: a
+job that failed runs again only if the content, the absence or the names that it used are others
+now. A new time or mode is no reason, nor is a file that came and went.
 """
 
 import stat
@@ -55,7 +55,7 @@ class InputChanges:
     """The paths whose content, presence or names changed since a job started."""
 
     def __init__(self, changesets: Iterable[Changeset], has_other_names: Callable[[bytes], bool]) -> None:
-        """Take what `Meanwhile` takes: the changesets since the start of the job, up to a drain."""
+        """Take the changesets since the start of the job, up to a drain."""
         self._has_other_names = has_other_names
         changed: dict[bytes, _Path] = {}
         for changeset in changesets:

@@ -5,7 +5,7 @@ calls are unknown, and not needed: a call that left no change was an input, howe
 output, the state before the job is a dependency as far as it can show in the result.
 
 Call this before the job's changes are published, and after a drain: then the AttrTree has the state
-before the job, except for changes by others. `Meanwhile` finds these.
+before the job, except for changes by others. `ConcurrentChanges` finds these.
 """
 
 import enum

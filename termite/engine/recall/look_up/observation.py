@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.dependencies import (
     Dependencies,
     EndedJob,
@@ -10,7 +11,6 @@ from termite.engine.recall.logic.dependencies import (
     Obstacle,
     find_dependencies,
 )
-from termite.engine.recall.logic.meanwhile import Meanwhile
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import State, pack_path_set, states
 from termite.engine.recall.look_up.fingerprints import strong_fingerprint
@@ -32,7 +32,7 @@ class Observation:
     blind: bytes
 
 
-def observe(job: EndedJob, weak: bytes, facts: TreeFacts, meanwhile: Meanwhile) -> Observation:
+def observe(job: EndedJob, weak: bytes, facts: TreeFacts, meanwhile: ConcurrentChanges) -> Observation:
     """Return what is stored about a job that is not published yet.
 
     Raise FactsMissing if a fact of the tree is missing. Raise NotStorable if the trace cannot tell
@@ -41,7 +41,7 @@ def observe(job: EndedJob, weak: bytes, facts: TreeFacts, meanwhile: Meanwhile) 
     return make_observation(find_dependencies(job, facts), weak, facts, meanwhile)
 
 
-def make_observation(found: Dependencies, weak: bytes, facts: TreeFacts, meanwhile: Meanwhile) -> Observation:
+def make_observation(found: Dependencies, weak: bytes, facts: TreeFacts, meanwhile: ConcurrentChanges) -> Observation:
     """Return what is stored about a job with these dependencies, and raise as `observe` does."""
     if (changed := meanwhile.changed_input(found.path_set)) is not None:
         raise NotStorable(Obstacle.CHANGED, b"/" + changed)

@@ -12,9 +12,9 @@ import trio
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.recall.fact_reader import MOST_BYTES_AT_ONCE, PIECE_BYTES, FactReader, find_texts
+from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.dependencies import EndedJob, NotStorable, Obstacle
 from termite.engine.recall.logic.interpreters import ELF_HEAD
-from termite.engine.recall.logic.meanwhile import Meanwhile
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import FactsMissing
 from termite.engine.recall.look_up.observation import Observation, observe
@@ -62,7 +62,7 @@ def observed(root: Path, tree: MasterTree, meanwhile: Callable[[], object] = lam
     while True:
         try:
             changesets = tree.changesets_since(number)
-            changed = Meanwhile(changesets, lambda path: tree.attrs.names_changed_since(path, names))
+            changed = ConcurrentChanges(changesets, lambda path: tree.attrs.names_changed_since(path, names))
             return observe(job, WEAK, reader.facts(), changed)
         except FactsMissing as missing:
             trio.run(reader.supply, missing)

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from termite.engine.model import Attr, Change, Changeset
+from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
-from termite.engine.recall.logic.meanwhile import Meanwhile
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.look_up.evidence import (
     NEW_SHAPE,
@@ -234,7 +234,7 @@ def test_the_first_difference_of_two_results_is_named(other: RecordedResult, dif
 # -- what is stored about a job ---------------------------------------------------------------------------------------
 
 
-def observed(meanwhile: Meanwhile, change: Change | None = None) -> Observation:
+def observed(meanwhile: ConcurrentChanges, change: Change | None = None) -> Observation:
     tree = tree_of({b"w/src": directory(), b"w/src/a.c": file("a"), b"w/out": directory()})
     accesses = [access(b"/w/src", STAT), access(b"/w/src/a.c", READ), access(b"/w/out/a.o", WRITES)]
     return observe(
@@ -242,8 +242,8 @@ def observed(meanwhile: Meanwhile, change: Change | None = None) -> Observation:
     )
 
 
-def changes(*found: Change) -> Meanwhile:
-    return Meanwhile([Changeset(1, found)], lambda path: False)
+def changes(*found: Change) -> ConcurrentChanges:
+    return ConcurrentChanges([Changeset(1, found)], lambda path: False)
 
 
 def test_a_job_is_observed_with_both_fingerprints() -> None:

@@ -12,7 +12,7 @@ from termite.engine.paths import split
 from termite.engine.recall.logic.uses import LIST, STAT, Dependency, PathSet
 
 
-class Meanwhile:
+class ConcurrentChanges:
     """The paths that changed while a job ran.
 
     Every output of any job changes the time of its directory. Therefore a new time or mode of a

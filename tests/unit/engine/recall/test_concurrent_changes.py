@@ -3,7 +3,7 @@
 import pytest
 
 from termite.engine.model import Change, Changeset
-from termite.engine.recall.logic.meanwhile import Meanwhile
+from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use
 from tests.unit.engine.recall.recall_trees import directory, file
 
@@ -21,8 +21,8 @@ PATH_SET = PathSet(
 )
 
 
-def meanwhile(*changes: Change, renamed: bytes = b"") -> Meanwhile:
-    return Meanwhile([Changeset(1, changes[:1]), Changeset(2, changes[1:])], lambda path: path == renamed)
+def meanwhile(*changes: Change, renamed: bytes = b"") -> ConcurrentChanges:
+    return ConcurrentChanges([Changeset(1, changes[:1]), Changeset(2, changes[1:])], lambda path: path == renamed)
 
 
 @pytest.mark.parametrize(
