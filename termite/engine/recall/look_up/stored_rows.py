@@ -17,6 +17,7 @@ from termite.engine.recall.logic.uses import PathSet
 
 CHECKSUM_BYTES = 8
 MOST_PLAIN_BYTES = 1024  # the paths of a longer path set repeat each other, and shrink to a sixth
+MOST_UNPACKED_BYTES = 256 * 1024 * 1024  # more than any result or path set: they shrink a thousandfold at most
 _PLAIN, _COMPRESSED = b"\0", b"\1"
 V = TypeVar("V")
 
@@ -133,10 +134,17 @@ def unpack_value(packed: bytes, kind: type[V]) -> V | None:
     if hashlib.sha256(body).digest()[:CHECKSUM_BYTES] != packed[:CHECKSUM_BYTES]:
         return None
     try:
-        plain = zlib.decompress(body[1:]) if body.startswith(_COMPRESSED) else body[1:]
+        plain = _decompressed(body[1:]) if body.startswith(_COMPRESSED) else body[1:]
         return msgspec.msgpack.decode(plain, type=kind)
-    except (zlib.error, msgspec.MsgspecError):
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _decompressed(packed: bytes) -> bytes:
+    """Return the whole text, or b"" if it is cut or too long. Raise zlib.error."""
+    unpacker = zlib.decompressobj()
+    plain = unpacker.decompress(packed, MOST_UNPACKED_BYTES)
+    return plain if unpacker.eof else b""
 
 
 def digests_of_texts(texts: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
