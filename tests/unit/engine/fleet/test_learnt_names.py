@@ -1,4 +1,4 @@
-"""The names and uses of a trace come from a worker: whatever it sends is refused, or well-formed."""
+"""Whatever a worker sends as the names and uses of a trace is refused, or well-formed."""
 
 import zlib
 
