@@ -68,7 +68,7 @@ class Launcher:
         self.peeked_bytes = 0  # read, but also left in the stdin for other readers
         self.stdin_end = b""  # the records that `leave_stdin` has made, which `finish` sends
         self._is_replaced = False
-        self._has_ended = False
+        self.was_sent_exit = False
         self.on_window: Callable[[WindowSize], None] | None = None  # None: it may send no size of a window
         self.pid = _peer_pid(connection)
         self.is_one_too_many = is_one_too_many
@@ -104,6 +104,10 @@ class Launcher:
             return self._write_some()
         except LauncherGone:
             return True
+
+    def push_all_nowait(self) -> bool:
+        """Send what was queued, and return whether all of it was sent. Raise LauncherGone."""
+        return not self._unsent or (not self._sending.locked() and self._write_some())
 
     async def notice(self, line: str) -> None:
         """Write one line of our own to the launcher's stderr, without control characters."""
@@ -184,11 +188,6 @@ class Launcher:
         kind, content = self._answered or (b"", b"")
         return len(content) if kind == records.STDIN and self._asked_offset == -1 else 0
 
-    @property
-    def was_sent_exit(self) -> bool:
-        """True if the launcher was sent the exit of its command."""
-        return self._has_ended
-
     def leave_stdin(self, **numbers: int) -> None:
         """Set the final position of the stdin, which `finish` sends along with the exit.
 
@@ -211,7 +210,7 @@ class Launcher:
     async def finish(self, exit: Exit) -> None:
         """Let the launcher end as the command did."""
         await self._send(records.EXIT, self.stdin_end + _pack_exit(exit))
-        self._has_ended = True
+        self.was_sent_exit = True
 
     def finish_nowait(self, exit: Exit) -> None:
         """Do the same as `finish`. No other frame may have been sent before."""

@@ -193,12 +193,15 @@ class JobOutput:
         self.release_nowait()
         await self.launcher.push()
 
-    async def show_held(self) -> bool:
-        """Forward the held output now, as `flush` does. Return whether there was any."""
-        is_held = bool(self._held)
-        if is_held:
-            await self.flush()
-        return is_held
+    def show_held_nowait(self) -> bool:
+        """Forward all output that the launcher has not got yet, without blocking.
+
+        Return False if the socket is full, so that only `push` can send the rest. Raise
+        LauncherGone.
+        """
+        if self._held:
+            self.release_nowait()
+        return self.launcher.push_all_nowait()
 
     def release_due(self) -> bool:
         """Forward the held output without blocking. Return False if some must be tried again."""

@@ -42,7 +42,7 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
     cannot be written, and HalfPublished if they can no longer be written completely. Raise
     RemoteProtocolError if the worker has broken the protocol.
     """
-    if not ran.changes:
+    if not ran.changes or ran.exec_errno:  # a command that was not executed has changed nothing
         return ()
     job.phase = Phase.FETCHING
     async with FetchedContents(lease, ran, master.tree) as contents:
@@ -59,7 +59,8 @@ async def publish_contents(
     end = JobEnd(job.request.token, job.launcher.pid, exit.code, exit.signal, job.launcher.stdin_end)
     # Without the job itself: it has the ticket, and would wait for the collector of cycles.
     launcher, umask = job.launcher, job.request.umask
-    job.ticket = Ticket(end, lambda: _is_told(launcher), job.output.show_held, umask=umask)
+    job.ticket = Ticket(end, lambda: _is_told(launcher), job.output.show_held_nowait, umask=umask)
+    job.ticket.wait_for_reader = launcher.push
     job.ticket.is_left = lambda: launcher.gone is not None
     job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
     published = await master.tree.publish(changes, contents, timing, job.ticket)

@@ -27,7 +27,14 @@ from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.orphaned_plans import clear_staging
 from termite.engine.tree.publishing.preparation import Contents
-from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
+from termite.engine.tree.publishing.publication import (
+    NOBODY,
+    Publication,
+    Published,
+    Ticket,
+    TreeParts,
+    publish_in_turn,
+)
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.temporary_files import TemporaryFiles
 from termite.engine.tree.tools.entry_notes import EntryNotes
@@ -274,15 +281,12 @@ class MasterTree:
         cancelled, and the only error is HalfPublished. The journal always has whatever was done.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            self._turn.acquire_nowait()
-        except trio.WouldBlock:
-            await self._turn.acquire()
         publication = Publication(self._parts, timing, ticket)
         try:
-            published = await publication.run(changes, contents)
+            while (published := await publish_in_turn(self._turn, publication, changes, contents)) is None:
+                await ticket.wait_for_reader()
+                publication = Publication(self._parts, timing, ticket)
         finally:
-            self._turn.release()
             for content in contents.values():
                 if isinstance(content, Path):
                     self._staging.discard(os.fsencode(content.name))

@@ -7,7 +7,7 @@ that they hardly ever fail (steps.py).
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,10 +163,11 @@ class Preparation:
         unlocked, directories = self._directory_steps(changed)
         self.steps = (*unlocked, *replaced, *made, *attributes, *removed, *directories)
 
-    def close(self) -> None:
-        """Remove staged entries that were not placed."""
+    def close(self, needed: Collection[bytes] = ()) -> None:
+        """Remove staged entries that were not placed, but for those that are `needed` again."""
         for name in self._staged.values():
-            self._areas.discard(name)
+            if name not in needed:
+                self._areas.discard(name)
 
     def note_published(self) -> None:
         """Note that all steps were carried out, so that nothing is staged any more."""

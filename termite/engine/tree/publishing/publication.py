@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import EIO
+from pathlib import Path
 
 import msgspec
 import trio
@@ -45,8 +46,15 @@ SLICED_ROUNDS = 2  # in which the steps of a plan are found; then others have ha
 log = logging.getLogger(__name__)
 
 
-async def _show_nothing() -> bool:
-    return False
+class ReaderWaits(TermiteError):
+    """An error before the plan: somebody must read the output of the job first.
+
+    He may take for ever, so nobody waits for him in the turn of a publication. Nothing was changed.
+    """
+
+
+def _show_nothing() -> bool:
+    return True
 
 
 @dataclass(slots=True)
@@ -57,14 +65,17 @@ class Ticket:
     whether nobody waits for it any more, because the launcher has gone.
 
     `before_plan` is called when everything is staged. It shows the output that was held, because
-    nobody else has it if the master dies later. It returns True if other tasks may have run.
+    nobody else has it if the master dies later. It never waits: it returns False if not all could
+    be shown, and `wait_for_reader` waits until all is.
+
     `has_happened` is set when the plan of the job is written. `umask` is that of the job.
     `may_set_modes` returns whether its command may set modes itself.
     """
 
     end: JobEnd
     is_told: IsTold
-    before_plan: Callable[[], Awaitable[bool]] = _show_nothing
+    before_plan: Callable[[], bool] = _show_nothing
+    wait_for_reader: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     has_happened: bool = False
     umask: int = 0o022
     may_set_modes: Callable[[], bool] = bool
@@ -121,7 +132,10 @@ class Publication:
         self._is_outside = False  # a change is outside the writable root
 
     async def run(self, changes: Sequence[Change], contents: Contents) -> Published:
-        """Publish, and raise as `MasterTree.publish` does."""
+        """Publish, and raise as `MasterTree.publish` does.
+
+        Raise ReaderWaits if another publication must begin when `wait_for_reader` has returned.
+        """
         parts = self._parts
         journal = parts.journal
         plan = await compute(len(changes), lambda: make_plan(changes, parts.exports.is_writable))
@@ -153,8 +167,9 @@ class Publication:
         known = KnownFiles(parts.follower.tree, self._kept, ticket.umask, ticket.may_set_modes, root, is_mixed)
         areas = StagingAreas(parts.staging, self._directories, root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
+        contents, fetched = reconciled.contents, set[bytes]()
         try:
-            if await self._do_in_slices(preparation.prepare(reconciled.contents)):
+            if await self._do_in_slices(preparation.prepare(contents)):
                 self._meet_others()
             await self._find_steps(preparation, reconciled, reconciliation, plan)
             steps = preparation.steps
@@ -170,9 +185,12 @@ class Publication:
             number = await self._carry_out(preparation, areas, steps)
             if self._is_outside:
                 parts.temporary.note_made(reconciled.changes)
+        except ReaderWaits:
+            fetched = {os.fsencode(content.name) for content in contents.values() if isinstance(content, Path)}
+            raise
         finally:
             self._directories.close()
-            preparation.close()
+            preparation.close(fetched)
             areas.close()
         parts.journal.note_results(number, reconciled.changes)
         return number
@@ -197,10 +215,8 @@ class Publication:
                 if is_look_old := await self._do_in_slices(reconciliation.look_at_files()):
                     was_interrupted = True
                     reconciliation.check()
-                if await self._ticket.before_plan():
-                    was_interrupted = True
-                    self._drain()
-                    is_look_old = await self._do_in_slices(reconciliation.look_at_files())
+                if not self._ticket.before_plan():
+                    raise ReaderWaits
             # Even without an interruption the drains since have told what programs did meanwhile.
             if was_interrupted or self._is_touched(number, reconciled.changes, plan):
                 self._meet_others()
@@ -346,3 +362,19 @@ class Publication:
         if isinstance(step, Trash) and step.kept:
             return replace(step, path=path, kept=tuple(place_in_plan(kept, root) for kept in step.kept))
         return replace(step, path=path)
+
+
+async def publish_in_turn(
+    turn: trio.Lock, publication: Publication, changes: Sequence[Change], contents: Contents
+) -> Published | None:
+    """Publish when no other publication runs. Return None if a reader must be waited for first."""
+    try:
+        turn.acquire_nowait()
+    except trio.WouldBlock:
+        await turn.acquire()
+    try:
+        return await publication.run(changes, contents)
+    except ReaderWaits:
+        return None
+    finally:
+        turn.release()

@@ -1170,6 +1170,16 @@ async def test_a_word_that_forbids_nothing_is_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.logs("job-fell-back")
+async def test_nothing_is_published_of_a_command_that_was_not_executed(tmp_path: Path) -> None:
+    """A worker that lies could let the command run here on top of its own results."""
+    world = World(tmp_path, script(end=ran(127, exec_errno=2)))
+    async with world.launcher("nosuch") as launched:
+        assert await launched.frames() == [(b"X", b"recurse=0\0")]
+        launched.end_command()
+    assert not world.tree.published
+
+
+@pytest.mark.logs("job-fell-back")
 async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran(127, changes=(), exec_errno=2)))
     async with world.launcher("nosuch") as launched:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from termite.engine.errors import Conflict
 from termite.engine.model import Attr, BaseVersion, Change
@@ -195,11 +196,11 @@ async def test_a_write_after_the_first_look_is_noticed(home: MasterTree, root: P
     await serve(home, root)
     job = Writing(home, root).rewrite("f", b"5", b"6")
 
-    async def while_the_output_is_shown() -> bool:
+    def nobody_reads_yet() -> bool:
         (root / "f").write_bytes(b"9")
-        return True
+        return False
 
-    await conflict_of(job, Ticket(NOBODY.end, NOBODY.is_told, while_the_output_is_shown))
+    await conflict_of(job, Ticket(NOBODY.end, NOBODY.is_told, nobody_reads_yet))
     assert (root / "f").read_bytes() == b"9"
 
 
@@ -289,10 +290,55 @@ async def test_a_file_of_a_large_result_that_a_program_opens_late_is_not_replace
     job.number = home.drain()
     with contextlib.ExitStack() as opened:
 
-        async def opens_the_last() -> bool:
+        def opens_the_last() -> bool:
             opened.enter_context((root / f"f{number}").open("r+b"))
-            return False
+            return True
 
         ticket = Ticket(NOBODY.end, NOBODY.is_told, opens_the_last)
         assert (await conflict_of(job, ticket)).paths == (tree_path(root / f"f{number}"),)
     assert (root / f"f{number}").read_bytes() == b"5"
+
+
+async def test_a_reader_that_stands_still_keeps_no_other_job_from_its_results(home: MasterTree, root: Path) -> None:
+    """The output of a job is shown before its plan is written, but nobody waits in the turn."""
+    (root / "log").write_bytes(b"5")
+    await serve(home, root)
+    reads, shown, text = trio.Event(), list[bool](), b"fetched" * 1000
+    writer = home.staging_file()
+    writer.write(text)
+    job = Writing(home, root).rewrite("log", b"5", b"6").write("fetched", text).write("twice", text).write("d", b"d")
+    digest = digest_of(text)
+    job.contents[digest.sha256] = writer.finish(digest)
+
+    def show() -> bool:
+        shown.append(reads.is_set())
+        return reads.is_set()
+
+    ticket = Ticket(NOBODY.end, NOBODY.is_told, show, reads.wait)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(job.end, 0, ticket)
+        while not shown:
+            await trio.lowlevel.checkpoint()
+        await Writing(home, root).rewrite("other", None, b"o").end()
+        assert (root / "other").read_bytes() == b"o" and not ticket.has_happened
+        assert (root / "log").read_bytes() == b"5" and not (root / "d").exists()
+        reads.set()
+    assert shown == [False, True] and (root / "log").read_bytes() == b"6"
+    assert (root / "fetched").read_bytes() == (root / "twice").read_bytes() == text
+    assert staged_names(root) == [] and await agrees_with_the_disk(home, root)
+
+
+async def test_a_job_that_is_cancelled_while_its_reader_stands_still_leaves_no_trace(
+    home: MasterTree, root: Path
+) -> None:
+    await serve(home, root)
+    writer = home.staging_file()
+    writer.write(b"text")
+    job = Writing(home, root).write("fetched", b"text")
+    job.contents[digest_of(b"text").sha256] = writer.finish(digest_of(b"text"))
+    ticket = Ticket(NOBODY.end, NOBODY.is_told, lambda: False, trio.sleep_forever)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(job.end, 0, ticket)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert staged_names(root) == [] and not (root / "fetched").exists()
