@@ -83,7 +83,8 @@ class MasterTree:
         self._temporary = TemporaryFiles(self._disk, self._exports, self._follower.tree)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
-        clear_staging(self._staging.path.parent, self._staging.fd, self._staging.plan.label)
+        staging = self._staging
+        staging.earlier = clear_staging(staging.path.parent, staging.fd, staging.plan.label)
         self._contents = FileContents(self._disk, self._exports, self._hashes, self._follower, self._journal)
         self._emptying = 0  # threads that are removing trash now
         never_leaves = frozenset(config.excludes + config.hidden)

@@ -6,7 +6,8 @@ are relative to the writable root. A path that begins with a slash is outside of
 temporary directory of the machine. Staged names are entries of `.termite-staging`, or of the area
 that `area_of` returns.
 
-A record is a header and a body. The header begins with MAGIC, the version of the format (u32) and
+A record is a header, a body and the number of steps that were carried out (u32), which counts only
+if the plan was given up. The header begins with MAGIC, the version of the format (u32) and
 the number of the record in its file (u64). Then follow the length of the body (u64), the boot id of
 the kernel (36 characters), a SHA-256, and one character of `Outcome`. The SHA-256 is over the
 fields before it and the body. The body is a msgpack array, `RedoPlan`.
@@ -33,6 +34,7 @@ TOKEN_BYTES = 8
 HEADER = struct.Struct("<8sIQQ36s32sc")
 SHA_BYTES = 32
 OUTCOME_AT = HEADER.size - 1
+DONE = struct.Struct("<I")
 _OPEN = b"O"  # `value` of an enum takes as long as all other fields of a header
 
 
@@ -150,13 +152,19 @@ class RedoPlan(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of a plan file, and the position in the file at which it was found."""
+    """A record of a plan file, and the position in the file at which it was found.
+
+    `done` is the number of steps that were carried out before the plan was given up. It is at
+    `done_at` in the file.
+    """
 
     at: int
     number: int
     boot_id: bytes
     outcome: Outcome
     plan: RedoPlan
+    done: int
+    done_at: int
 
     def end_of(self, token: bytes) -> JobEnd | None:
         """Return the end of the job with this token, or None if it is another job."""
@@ -171,7 +179,7 @@ def pack_record(number: int, boot_id: bytes, plan: RedoPlan) -> bytes:
     """Return the record, whose outcome is OPEN."""
     body = _encode(plan)
     head = HEADER.pack(MAGIC, VERSION, number, len(body), boot_id, b"", _OPEN)
-    return head[: -SHA_BYTES - 1] + _sha(head, body) + head[-1:] + body
+    return head[: -SHA_BYTES - 1] + _sha(head, body) + head[-1:] + body + bytes(DONE.size)
 
 
 def newest_record(content: bytes) -> Record | None:
@@ -179,7 +187,7 @@ def newest_record(content: bytes) -> Record | None:
 
     Raise RemoteProtocolError if it is complete, but means nothing to this version of termite.
     """
-    newest: tuple[int, int, bytes, bytes, bytes] | None = None
+    newest: tuple[int, int, bytes, bytes, bytes, bytes] | None = None
     for at in range(0, len(content), ALIGNMENT):
         if not content.startswith(MAGIC, at) or len(content) - at < HEADER.size:
             continue
@@ -191,13 +199,17 @@ def newest_record(content: bytes) -> Record | None:
         if version != VERSION:
             raise RemoteProtocolError(f"a plan of version {version}")
         if newest is None or number > newest[0]:
-            newest = number, at, boot_id, outcome, body
+            end = at + HEADER.size + length
+            newest = number, at, boot_id, outcome, body, content[end : end + DONE.size]
     return _parse(*newest) if newest else None
 
 
-def _parse(number: int, at: int, boot_id: bytes, outcome: bytes, body: bytes) -> Record:
+def _parse(number: int, at: int, boot_id: bytes, outcome: bytes, body: bytes, tail: bytes) -> Record:
+    done = DONE.unpack(tail)[0] if len(tail) == DONE.size else 0
     try:
-        record = Record(at, number, boot_id, Outcome(outcome), _decode(body))
+        plan = _decode(body)
+        done = min(done, len(plan.steps))
+        record = Record(at, number, boot_id, Outcome(outcome), plan, done, at + HEADER.size + len(body))
     except (ValueError, msgspec.MsgspecError) as error:
         raise RemoteProtocolError(f"a plan that cannot be read: {error}") from error
     for path in record.plan.areas:

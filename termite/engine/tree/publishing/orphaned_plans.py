@@ -24,6 +24,7 @@ from termite.engine.tree.publishing.redo import (
     open_own_plan,
     printable_path,
     split_names,
+    steps_done,
 )
 from termite.engine.tree.publishing.staging import CLOCK, IGNORE, open_staging
 from termite.engine.tree.publishing.steps import near_name
@@ -34,12 +35,12 @@ OWN_FILES = (CLOCK, IGNORE)  # of the staging directory: they belong to no plan
 log = logging.getLogger(__name__)
 
 
-def clear_staging(root: Path, staging: int, own_label: bytes) -> bool:
+def clear_staging(root: Path, staging: int, own_label: bytes) -> frozenset[bytes]:
     """Finish the plans of masters that have ended, and remove everything else that they have left.
 
     A plan is discarded if anything that it names has changed since. The plan and the staged files
     of a master that lives are not touched. `own_label` is b"" for a process that has no plan.
-    Return whether anything stays, other than our own. Raise OSError.
+    Return the plan files that stay, other than our own. Raise OSError.
     """
     # Entries are listed before plans. So an entry whose plan is not found has no living owner.
     entries = [entry for entry in map(os.fsencode, os.listdir(staging)) if entry not in OWN_FILES]
@@ -67,7 +68,7 @@ def clear_staging(root: Path, staging: int, own_label: bytes) -> bool:
                 if RECORD in entry:
                     _remove_recorded_area(root, staging, entry)
                 remove_beneath(staging, entry)
-    return bool(files) or bool(kept - {own_label})
+    return frozenset(files | {PREFIX + label for label in kept - {own_label}})
 
 
 def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
@@ -129,8 +130,9 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
         elif not found.is_where_it_was_written:
             trouble = split_names(record.plan.steps, 0, "the plan is a copy, or came with an archive")
         elif changed := find_changed(record, root, staging, found.written_ns):
-            trouble = split_names(record.plan.steps, 0, f"{printable_path(changed)} has changed since")
-            found.end(Outcome.FAILED)
+            done = steps_done(record.plan.steps, staging)
+            trouble = split_names(record.plan.steps, done, f"{printable_path(changed)} has changed since")
+            found.end(Outcome.FAILED, done)
         else:
             trouble = finish(found, root, staging)
         if trouble is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.redo_plan import (
     ALIGNMENT,
+    DONE,
     OUTCOME_AT,
     JobEnd,
     Outcome,
@@ -47,8 +48,7 @@ class PlanFile:
         self._pid = os.getpid()
         self._inode = 0
         self._number = 0
-        self._at = 0
-        self._end = 0
+        self._at = self._done_at = self._end = 0
         self._untold: list[tuple[JobEnd, IsTold]] = []
         while True:
             self.label = secrets.token_hex(6).encode()
@@ -77,13 +77,18 @@ class PlanFile:
         if disk_calls.pwrite(self._fd, record, at) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._number += 1
-        self._at = at
+        self._at, self._done_at = at, at + len(record) - DONE.size
         self._end = -(-(at + len(record)) // ALIGNMENT) * ALIGNMENT
         self._untold.append((job, is_told))
 
-    def end(self, outcome: Outcome, job: JobEnd) -> None:
-        """Write the outcome of the last record. `job` is how its launcher ends."""
+    def end(self, outcome: Outcome, job: JobEnd, done: int = 0) -> None:
+        """Write the outcome of the last record. `job` is how its launcher ends.
+
+        `done` is the number of steps that were carried out, if the plan is given up.
+        """
         self._untold[-1] = job, self._untold[-1][1]
+        if done:
+            disk_calls.pwrite(self._fd, DONE.pack(done), self._done_at)
         disk_calls.pwrite(self._fd, outcome.value, self._at + OUTCOME_AT)
 
     def close(self) -> bool:
@@ -128,9 +133,11 @@ class FoundPlan:
         """Return the file system's time at which the record was written, or its outcome."""
         return os.fstat(self.fd).st_mtime_ns
 
-    def end(self, outcome: Outcome) -> None:
-        """Write the outcome."""
+    def end(self, outcome: Outcome, done: int = 0) -> None:
+        """Write the outcome, and how many steps were carried out if the plan is given up."""
         assert self.record is not None, "there is a record"
+        if done:
+            disk_calls.pwrite(self.fd, DONE.pack(done), self.record.done_at)
         disk_calls.pwrite(self.fd, outcome.value, self.record.at + OUTCOME_AT)
 
 

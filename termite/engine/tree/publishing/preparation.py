@@ -165,9 +165,8 @@ class Preparation:
 
     def close(self, needed: Collection[bytes] = ()) -> None:
         """Remove staged entries that were not placed, but for those that are `needed` again."""
-        for name in self._staged.values():
-            if name not in needed:
-                self._areas.discard(name)
+        for name in set(self._staged.values()).difference(needed):
+            self._areas.discard(name)
 
     def note_published(self) -> None:
         """Note that all steps were carried out, so that nothing is staged any more."""

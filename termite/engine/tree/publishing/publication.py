@@ -326,7 +326,7 @@ class Publication:
         with suppress(OSError, FsError):  # the next drain does it
             self._note_done()
         end = self._ticket.end
-        self._write_outcome(Outcome.FAILED, JobEnd(end.token, end.pid, ExitCode.LOST, 0, end.stdin))
+        self._write_outcome(Outcome.FAILED, JobEnd(end.token, end.pid, ExitCode.LOST, 0, end.stdin), count)
         half = split_names(tuple(map(self._relative, steps)), count, os.strerror(number))
         if not isinstance(error, OSError | FsError):
             log.error("publication-failed", exc_info=error)
@@ -335,9 +335,9 @@ class Publication:
         )
         return HalfPublished(tuple(half.lines()))
 
-    def _write_outcome(self, outcome: Outcome, end: JobEnd) -> None:
+    def _write_outcome(self, outcome: Outcome, end: JobEnd, done: int = 0) -> None:
         try:
-            self._parts.staging.plan.end(outcome, end)
+            self._parts.staging.plan.end(outcome, end, done)
         except OSError as error:  # whoever finishes the plan again changes nothing
             log.warning("outcome-not-written reason=%s", error)
 

@@ -27,6 +27,7 @@ from termite.engine.tree.logic.redo_plan import (
     SetDirectory,
     Step,
     Trash,
+    area_of,
 )
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import FoundAreas
@@ -47,11 +48,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HalfDone:
-    """The state in which a plan was given up: published paths, other paths, and the reason."""
+    """The state in which a plan was given up: published paths, other paths, and the reason.
+
+    `done` is the number of its steps that were carried out.
+    """
 
     published: tuple[bytes, ...]
     left: tuple[bytes, ...]
     reason: str
+    done: int
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that tell a user."""
@@ -74,7 +79,23 @@ def split_names(steps: tuple[Step, ...], done: int, reason: str) -> HalfDone:
     ]
     left = dict.fromkeys(name for name in names[done:] if name)
     published = dict.fromkeys(name for name in names[:done] if name and name not in left)
-    return HalfDone(tuple(published), tuple(left), reason)
+    return HalfDone(tuple(published), tuple(left), reason, done)
+
+
+def steps_done(steps: tuple[Step, ...], staging: int) -> int:
+    """Return how many steps a killed master has carried out at least.
+
+    A step moves its staged entry away from the open directory `staging`. An entry that is on
+    another file system tells nothing.
+    """
+    for count in range(len(steps), 0, -1):
+        step = steps[count - 1]
+        if isinstance(step, MakeDirectory | PlaceEntry) and step.staged and not area_of(step.staged):
+            try:
+                os.stat(step.staged, dir_fd=staging, follow_symlinks=False)
+            except FileNotFoundError:
+                return count
+    return 0
 
 
 # -- for one launcher -------------------------------------------------------------------------------------------------
@@ -165,7 +186,7 @@ def _finish_for(found: FoundPlan, root: Path, staging: int, token: bytes, say: C
         return end
     trouble: HalfDone | None = None
     if record.outcome is Outcome.FAILED:
-        trouble = split_names(record.plan.steps, 0, "an earlier attempt failed")
+        trouble = split_names(record.plan.steps, record.done, "an earlier attempt failed")
     elif record.outcome is Outcome.OPEN:
         trouble = finish(found, root, staging)
     if trouble is None:
@@ -191,7 +212,7 @@ def finish(found: FoundPlan, root: Path, staging: int) -> HalfDone | None:
     areas = FoundAreas(disk, staging, plan.areas)
     try:
         trouble = _carry_out(plan.steps, disk, areas)
-        found.end(Outcome.FAILED if trouble else Outcome.DONE)
+        found.end(Outcome.FAILED if trouble else Outcome.DONE, trouble.done if trouble else 0)
         if trouble is None:
             areas.remove()
             for entry in map(os.fsencode, os.listdir(staging)):
@@ -209,8 +230,10 @@ def _carry_out(steps: tuple[Step, ...], disk: Disk, areas: FoundAreas) -> HalfDo
     deadline_s = time.monotonic() + RETRY_S
     try:
         if areas.missing is not None:
+            done = steps_done(steps, areas.fd_of(b""))
             _finish_directories(runner, steps)
-            return split_names(steps, 0, f"the file system at {printable_path(areas.missing)} is not mounted any more")
+            place = printable_path(areas.missing)
+            return split_names(steps, done, f"the file system at {place} is not mounted any more")
         for count, step in enumerate(steps):
             try:
                 _run_step(runner, step, deadline_s)

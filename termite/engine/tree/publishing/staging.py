@@ -39,7 +39,8 @@ class Staging:
 
     Methods block, and raise OSError if the disk refuses. Staged files are named by one name, as
     `reserve` returns it. All names of one master begin with the label of its plan file. `recorded`
-    are the directories in which this master has made areas.
+    are the directories in which this master has made areas. `earlier` are the plan files of earlier
+    masters for which a launcher may ask.
     """
 
     def __init__(self, writable_root: bytes) -> None:
@@ -57,6 +58,7 @@ class Staging:
             os.close(self._top)
             raise UserError(f"{self.path}: {e.strerror}", hint="results are staged there") from e
         self.recorded: set[bytes] = set()
+        self.earlier: frozenset[bytes] = frozenset()
         self._count = 0
         self._top_path = b"/" + writable_root
         self._top_status = os.fstat(self._top)
@@ -105,10 +107,12 @@ class Staging:
         """Remove the directory with everything in it.
 
         If a launcher may still ask how its job has ended, the plan file stays, and the launcher
-        removes it.
+        removes it. The `earlier` plans stay, too.
         """
         os.close(self._clock)
-        kept = () if self.plan.close() else (self.plan.name, IGNORE)
+        kept = self.earlier if self.plan.close() else self.earlier | {self.plan.name}
+        if kept:
+            kept |= {IGNORE}
         remove_beneath(self._top, STAGING, STAGING, {join(STAGING, name) for name in kept})
         os.close(self.fd)
         os.close(self._top)

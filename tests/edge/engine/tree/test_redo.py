@@ -145,12 +145,12 @@ def die(home: MasterTree) -> None:
         os.close(fd)
 
 
-async def publish_until_killed(home: MasterTree, job: Job, calls: Calls, last: int) -> bool:
+async def publish_until_killed(home: MasterTree, job: Job, calls: Calls, last: int, pid: int = GONE_PID) -> bool:
     """Return whether the publication was killed at the call with this number."""
     calls.arm(last)
     was_killed = False
     try:
-        await job.end(ticket=ticket())
+        await job.end(ticket=ticket(pid))
     except (Killed, BaseExceptionGroup):
         was_killed = True
     assert was_killed is calls.is_reached
@@ -416,6 +416,32 @@ async def test_the_next_master_changes_nothing_where_a_user_has(
     assert changed > 3
     assert "plan-discarded" in caplog.text and "moved has changed since" in caplog.text
     caplog.clear()
+
+
+@pytest.mark.logs("plan-discarded", "job-half-published")
+@pytest.mark.parametrize("end", ["the master gave up", "the master was killed, and a user has changed a file"])
+async def test_a_launcher_that_asks_late_hears_what_was_written_and_what_was_not(
+    root: Path, calls: Calls, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, said = new_master(root), list[str]()
+    (root / "last").write_text("")
+    await serve(home, root)
+    job = Job(home, root).write("first", b"1").write("second", b"2").delete("last")
+    if end == "the master gave up":
+        calls.arm(11, EACCES)  # after four calls for each file, the plan, and the first rename
+        with pytest.raises(HalfPublished):
+            await job.end(ticket=ticket(os.getpid()))
+        calls.arm(0)
+        die(home)
+    else:
+        await publish_until_killed(home, job, calls, 11, os.getpid())
+        die(home)
+        (root / "last").write_text("edited")
+        new_master(root).close()
+        assert "last has changed since" in caplog.text
+    assert finish_job(root, TOKEN, said.append, 0) == JobEnd(TOKEN, os.getpid(), 101, 0, b"stdin_offset=1\0")
+    assert said[1:] == ["written: first", "not written: second, last"]
+    assert not (root / "second").exists() and (root / "first").read_bytes() == b"1"
 
 
 async def test_what_a_living_master_has_staged_is_left_alone(home: MasterTree, root: Path) -> None:

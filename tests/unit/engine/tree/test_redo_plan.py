@@ -11,6 +11,7 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.tree.logic import redo_plan
 from termite.engine.tree.logic.redo_plan import (
     ALIGNMENT,
+    DONE,
     HEADER,
     OUTCOME_AT,
     JobEnd,
@@ -45,6 +46,7 @@ END = JobEnd(b"\1" * 8, 7, 3, 0, b"stdin_offset=5\0")
 EARLIER = JobEnd(b"\2" * 8, 8, 0, 9, b"")
 PLAN = RedoPlan(99, END, STEPS, (EARLIER,))
 WHOLE = pack_record(1, BOOT, PLAN)
+SEALED = len(WHOLE) - DONE.size  # what the sum covers, and the outcome
 
 
 def test_a_plan_comes_back_as_it_was() -> None:
@@ -56,19 +58,25 @@ def test_a_plan_comes_back_as_it_was() -> None:
     assert record.end_of(b"\3" * 8) is None
 
 
+@pytest.mark.parametrize(("tail", "done"), [(b"", 0), (b"\2\0", 0), (b"\2\0\0\0", 2), (b"\xff" * 4, len(STEPS))])
+def test_the_number_of_steps_that_were_carried_out_is_never_more_than_there_are(tail: bytes, done: int) -> None:
+    record = newest_record(WHOLE[:SEALED] + tail)
+    assert record is not None and record.done == done and record.done_at == SEALED
+
+
 def test_what_comes_after_it_means_nothing() -> None:
     assert newest_record(WHOLE + b"rubbish") == newest_record(WHOLE)
     assert newest_record(b"") is None
 
 
 def test_a_plan_that_was_cut_is_none() -> None:
-    for length in range(len(WHOLE)):
+    for length in range(SEALED):
         assert newest_record(WHOLE[:length]) is None, length
         assert newest_record(WHOLE[:length] + b"\xff" * (len(WHOLE) - length)) is None, length
 
 
 def test_a_plan_with_a_changed_byte_is_none() -> None:
-    for at in range(len(WHOLE)):
+    for at in range(SEALED):
         changed = bytearray(WHOLE)
         changed[at] ^= 0xFF
         if at == OUTCOME_AT:
@@ -119,13 +127,13 @@ def test_the_header_has_no_gaps() -> None:
     assert struct.calcsize(HEADER.format) < ALIGNMENT
 
 
-BODY = WHOLE[HEADER.size :]
+BODY = WHOLE[HEADER.size : SEALED]
 
 
 def sealed(body: bytes) -> bytes:
     """Return a record with this body whose SHA-256 is right."""
     head = HEADER.pack(redo_plan.MAGIC, redo_plan.VERSION, 1, len(body), BOOT, b"", Outcome.OPEN.value)
-    return head[: -redo_plan.SHA_BYTES - 1] + redo_plan._sha(head, body) + head[-1:] + body
+    return head[: -redo_plan.SHA_BYTES - 1] + redo_plan._sha(head, body) + head[-1:] + body + bytes(DONE.size)
 
 
 def test_a_sealed_body_is_a_plan() -> None:
