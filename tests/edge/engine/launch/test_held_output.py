@@ -1,4 +1,4 @@
-"""Test that held output is shown before a plan is written, and that a reader who stands still stops nobody."""
+"""Test that held output is shown before a plan is written, and that nobody waits for its reader."""
 
 import socket
 from collections.abc import Iterator
