@@ -142,6 +142,7 @@ _MASTER_TABLES = (
     "unwatched",
     "known_digests",
     "linked_files",
+    "lost_links",
     "changesets",
     "results",
 )

@@ -70,8 +70,7 @@ class RuleFile:
     def _note_unseen(self, error: OSError) -> UserError | None:
         if self._unseen is not None:
             return None
-        hint = "the rules that were in force stay in force"
-        self._unseen = UserError(f"{FILE_NAME}: cannot be read: {error.strerror}", hint=hint)
+        self._unseen = UserError(f"{FILE_NAME}: cannot be read: {error.strerror}")
         log.warning("rules-rejected reason=%s", self._unseen)
         return self._unseen
 

@@ -294,13 +294,14 @@ async def try_workers(master: Master, job: Job, command: Command, wanted: Wanted
 def has_warnings(master: Master, job: Job) -> bool:
     """Return True if `show_warnings` has something to say."""
     warning = environment_of(job.request.invocation).warning
-    return bool(job.warning) or (
-        bool(warning) and master.notices.is_new(NoticeKind.SETTINGS_IGNORED, os.fsencode(warning))
-    )
+    is_ignored = bool(warning) and master.notices.is_new(NoticeKind.SETTINGS_IGNORED, os.fsencode(warning))
+    return bool(job.warning) or master.tree.has_discarded or is_ignored
 
 
 async def show_warnings(master: Master, job: Job) -> None:
-    """Notify the user of rules and settings of the command's environment that were ignored."""
+    """Notify the user of rules and settings that were ignored, and of results that were discarded."""
+    for line in master.tree.take_discarded() if master.tree.has_discarded else ():
+        await job.launcher.notice(f"termite: {line}")
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     warning = environment_of(job.request.invocation).warning

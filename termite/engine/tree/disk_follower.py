@@ -17,7 +17,7 @@ it does not. No drain fails because of that: local commands are refused, too.
 import errno
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -54,7 +54,7 @@ class DiskFollower:
         self.watches = Watches(exports.is_volatile, exports.is_crowded)
         self.outside = OutsideEntries(exports.writable_root)
         self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
-        self._lost: set[Inode] = set()  # those of them that lost it together with its directory
+        self.lost: set[Inode] = set()  # those of them that lost it together with its directory
         self._changes: list[Change] = []  # recorded, but not yet returned
         self._failed = FailedLooks()
         self._disk, self._hashes = disk, hashes
@@ -92,16 +92,17 @@ class DiskFollower:
             self._record_own(directory, own, changes)
         return self._pop_changes()
 
-    def drain(self) -> list[Change]:
+    def drain(self, *, is_trash_left: bool = True) -> list[Change]:
         """Check everything that was done until now, and list the directories without a watch.
 
         Raise Retryable, for the scheduler, if a look has failed. No event and no change is lost
-        then: the next call checks the place again, and returns all changes.
+        then: the next call checks the place again, and returns all changes. `is_trash_left`:
+        directories that a job has removed are not empty yet, see `check_link_counts`.
         """
         changes = self._changes
         with self._failed.kept_if_broken_off():
             if self.reader.refused or not self._failed.are_none:
-                self._check_failed(changes)
+                _check_failed(self, changes)
             for directory in sorted(self.watches.unwatched):
                 self._check_all_within(directory, changes)
             for _ in range(ROUNDS):
@@ -110,6 +111,8 @@ class DiskFollower:
                     break
                 self._check_events(events, changes)
             self._check_other_names(changes)
+        if self.lost and not is_trash_left:  # a local command removes the files before the directory
+            self.lost.clear()
         self._seal()
         self._failed.raise_last()
         return self._pop_changes()
@@ -133,9 +136,9 @@ class DiskFollower:
         Call it when the removed directories have been emptied. If `is_more_trash_left`, the same
         files are checked again at the next call.
         """
-        self._relinked |= self._lost
+        self._relinked |= self.lost
         if not is_more_trash_left:
-            self._lost.clear()
+            self.lost.clear()
         with self._failed.kept_if_broken_off():
             self._check_other_names(self._changes)
         return self._pop_changes()
@@ -148,21 +151,6 @@ class DiskFollower:
         return self._pop_changes()
 
     # -- looks that fail ----------------------------------------------------------------------------------------------
-
-    def _check_failed(self, changes: list[Change]) -> None:
-        """Check every place again at which a look failed, or an entry could not be inspected."""
-        events, unlisted = self._failed.take()
-        for directory in sorted(unlisted):
-            for below in self.tree.served_within(directory):
-                self.watches.drop(below)
-            self._check_all_within(directory, changes)
-        if events:
-            self._check_events(events, changes)
-        for directory, names in list(self.reader.refused.items()):
-            if not self.tree.is_served(directory):
-                del self.reader.refused[directory]
-            elif self.exports.is_volatile(directory):
-                self._check_names(directory, dict.fromkeys(names, Touch.WRITTEN), changes)
 
     def _seal(self) -> None:
         """Seal the private files to which new symlinks lead."""
@@ -208,7 +196,7 @@ class DiskFollower:
         every other name of the file shows.
         """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
-        inodes = _inodes_of(self.tree, linked) | self._relinked if linked else self._relinked
+        inodes = self.tree.inodes_of(linked) | self._relinked if linked else self._relinked
         if not inodes:
             return
         events = Events()
@@ -303,10 +291,10 @@ class DiskFollower:
             self.watches.drop(directory)
             self.outside.drop(directory)
             # The files in it may have other names elsewhere, and those now show another link count.
-            self._lost.update(
+            self.lost.update(
                 seen.stamp.inode for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
             )
-            self._relinked |= self._lost
+            self._relinked |= self.lost
         self.tree.drop(path)
         changes.append(Change(path, None))
 
@@ -340,6 +328,22 @@ class DiskFollower:
                 changes.append(Change(path, listing[name].attr))
                 if listing[name].is_directory:
                     waiting.append(path)
+
+
+def _check_failed(follower: DiskFollower, changes: list[Change]) -> None:
+    """Check every place again at which a look failed, or an entry could not be inspected."""
+    events, unlisted = follower._failed.take()
+    for directory in sorted(unlisted):
+        for below in follower.tree.served_within(directory):
+            follower.watches.drop(below)
+        follower._check_all_within(directory, changes)
+    if events:
+        follower._check_events(events, changes)
+    for directory, names in list(follower.reader.refused.items()):
+        if not follower.tree.is_served(directory):
+            del follower.reader.refused[directory]
+        elif follower.exports.is_volatile(directory):
+            follower._check_names(directory, dict.fromkeys(names, Touch.WRITTEN), changes)
 
 
 def _is_replaced(follower: DiskFollower, directory: bytes, seen: Seen) -> bool:
@@ -382,10 +386,6 @@ def _without_own(directory: bytes, events: Events, follower: DiskFollower) -> di
         or not (follower.tree.is_served(path) and follower.watches.is_watched(path))
     }
     return names if names or directory in events.own else None
-
-
-def _inodes_of(tree: AttrTree, paths: Iterable[bytes]) -> set[Inode]:
-    return {seen.stamp.inode for path in paths if (seen := tree.seen(path)) and seen.stamp}
 
 
 def _keep_digest(hashes: Hashes, found: Digest | None, new: Seen) -> None:

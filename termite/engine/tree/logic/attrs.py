@@ -8,7 +8,7 @@ import enum
 import hashlib
 import stat
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -163,6 +163,10 @@ class AttrTree:
                     if seen.stamp is not None and seen.stamp.inode in new:
                         self._names[seen.stamp.inode].add(join(directory, name))
         return set().union(*(self._names[inode] for inode in inodes))
+
+    def inodes_of(self, paths: Iterable[bytes]) -> set[Inode]:
+        """Return the files that have been seen at these paths."""
+        return {seen.stamp.inode for path in paths if (seen := self.seen(path)) and seen.stamp}
 
     def serve(self, directory: bytes, listing: dict[bytes, Seen]) -> None:
         """Record the listing of a directory. Its parent must be served."""

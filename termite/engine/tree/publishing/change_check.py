@@ -17,6 +17,7 @@ def find_changed(record: Record, root: Path, staging: int, written_ns: int) -> b
     """Return a path that has changed since the plan was written, or None if there is none.
 
     If a directory with staged entries is not there, return None: finishing the plan reports that.
+    Raise OSError, with the path as its file name, if nobody knows whether one has changed.
     """
     steps = record.plan.steps
     disk = PlanDisk(os.fsencode(root))
@@ -26,7 +27,7 @@ def find_changed(record: Record, root: Path, staging: int, written_ns: int) -> b
         if areas.missing is not None:
             return None
         check = _ChangeCheck(directories, areas, steps, written_ns)
-        return next((step.path for step in steps if check.is_changed(step)), None)
+        return next((step.path for step in steps if check.is_changed_or_raises(step)), None)
     finally:
         areas.close()
         directories.close()
@@ -49,6 +50,13 @@ class _ChangeCheck:
         self._trashed = {step.path for step in steps if isinstance(step, Trash)}
         inodes = [step.stood.ino for step in steps if isinstance(step, Trash | SetAttributes) and step.stood]
         self._shared = {inode for inode in inodes if inodes.count(inode) > 1} if len(inodes) < 1000 else set(inodes)
+
+    def is_changed_or_raises(self, step: Step) -> bool:
+        """Do as `is_changed`. An OSError names the place of the step."""
+        try:
+            return self.is_changed(step)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, step.path) from error
 
     def is_changed(self, step: Step) -> bool:
         """Return whether another program has changed the place of a step that is not done yet."""

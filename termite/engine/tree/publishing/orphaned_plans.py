@@ -6,13 +6,14 @@ The rules for a plan are those of `redo`. All functions block.
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from errno import ENOENT
 from pathlib import Path
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.tree.disk import PlanDisk, remove_beneath
-from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEntry, Step
+from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEntry, Record, Step
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import RECORD, remove_recorded
 from termite.engine.tree.publishing.change_check import find_changed
@@ -35,12 +36,15 @@ OWN_FILES = (CLOCK, IGNORE)  # of the staging directory: they belong to no plan
 log = logging.getLogger(__name__)
 
 
-def clear_staging(root: Path, staging: int, own_label: bytes) -> frozenset[bytes]:
+def clear_staging(
+    root: Path, staging: int, own_label: bytes, discard: Callable[[HalfDone], None] = lambda half: None
+) -> frozenset[bytes]:
     """Finish the plans of masters that have ended, and remove everything else that they have left.
 
-    A plan is discarded if anything that it names has changed since. The plan and the staged files
-    of a master that lives are not touched. `own_label` is b"" for a process that has no plan.
-    Return the plan files that stay, other than our own. Raise OSError.
+    A plan is discarded if anything that it names has changed since, or cannot be looked at. Then
+    `discard` gets what is missing. The plan and the staged files of a master that lives are not
+    touched. `own_label` is b"" for a process that has no plan. Return the plan files that stay,
+    other than our own. Raise OSError.
     """
     # Entries are listed before plans. So an entry whose plan is not found has no living owner.
     entries = [entry for entry in map(os.fsencode, os.listdir(staging)) if entry not in OWN_FILES]
@@ -60,15 +64,22 @@ def clear_staging(root: Path, staging: int, own_label: bytes) -> frozenset[bytes
             locks.callback(os.close, fd)
             if not lock(fd, wait=False):
                 kept.add(label)
-            elif os.fstat(fd).st_nlink and _finish_orphan(name, fd, root, staging):
+            elif os.fstat(fd).st_nlink and _finish_orphan(name, fd, root, staging, discard):
                 files.add(name)
         for entry in entries:
             label = entry.removeprefix(PREFIX) if entry.startswith(PREFIX) else entry.partition(b".")[0]
             if label not in kept and entry not in files:
                 if RECORD in entry:
                     _remove_recorded_area(root, staging, entry)
-                remove_beneath(staging, entry)
+                _remove_entry(staging, entry)
     return frozenset(files | {PREFIX + label for label in kept - {own_label}})
+
+
+def _remove_entry(staging: int, entry: bytes) -> None:
+    try:
+        remove_beneath(staging, entry)
+    except OSError as error:  # nobody needs it any more, and the master must begin
+        log.warning("staging-not-emptied name=%r reason=%s", entry, error)
 
 
 def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
@@ -114,7 +125,7 @@ def clear_abandoned_tree(top: int) -> bool:
     return True
 
 
-def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
+def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, discard: Callable[[HalfDone], None]) -> bool:
     """Finish or discard the plan of an ended master. Return whether a launcher may ask for it."""
     try:
         found = FoundPlan(name, fd)
@@ -125,16 +136,7 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
     if record is None:
         return False
     if record.outcome is Outcome.OPEN:
-        if not found.is_of_this_boot:
-            trouble: HalfDone | None = split_names(record.plan.steps, 0, "the machine was started again")
-        elif not found.is_where_it_was_written:
-            trouble = split_names(record.plan.steps, 0, "the plan is a copy, or came with an archive")
-        elif changed := find_changed(record, root, staging, found.written_ns):
-            done = steps_done(record.plan.steps, staging)
-            trouble = split_names(record.plan.steps, done, f"{printable_path(changed)} has changed since")
-            found.end(Outcome.FAILED, done)
-        else:
-            trouble = finish(found, root, staging)
+        trouble = _complete(found, record, root, staging)
         if trouble is None:
             log.info("plan-finished plan=%r steps=%d", name, len(record.plan.steps))
         else:
@@ -142,7 +144,29 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
                 _remove_near_copies(record.plan.steps, root)
             names = b" ".join(trouble.left[:SHOWN_NAMES])
             log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
+            discard(trouble)
     return any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
+
+
+def _complete(found: FoundPlan, record: Record, root: Path, staging: int) -> HalfDone | None:
+    """Carry out an open plan, unless its places are no longer as they were. Return what is missing."""
+    steps = record.plan.steps
+    if not found.is_of_this_boot:
+        return split_names(steps, 0, "the machine was started again")
+    if not found.is_where_it_was_written:
+        return split_names(steps, 0, "the plan is a copy, or came with an archive")
+    try:
+        changed = find_changed(record, root, staging, found.written_ns)
+    except OSError as error:  # unknown counts as changed; no master could begin in this tree otherwise
+        trouble = split_names(steps, 0, f"{printable_path(error.filename or b'')}: {error.strerror}")
+        done = 0
+    else:
+        if changed is None:
+            return finish(found, root, staging)
+        done = steps_done(steps, staging)
+        trouble = split_names(steps, done, f"{printable_path(changed)} has changed since")
+    found.end(Outcome.FAILED, done)
+    return trouble
 
 
 def _remove_near_copies(steps: tuple[Step, ...], root: Path) -> None:

@@ -61,6 +61,14 @@ class HalfDone:
     def lines(self) -> Iterator[str]:
         """Yield the lines that tell a user."""
         yield f"the results were not all written to the tree ({self.reason}), and the command must not run again"
+        yield from self._lists()
+
+    def later_lines(self) -> Iterator[str]:
+        """Yield the lines that tell the user of a later build, when the command's launcher is gone."""
+        yield f"a master was killed, and a command's results were not all written to the tree ({self.reason})"
+        yield from self._lists()
+
+    def _lists(self) -> Iterator[str]:
         for words, paths in (("written", self.published), ("not written", self.left)):
             if paths:
                 rest = f" and {len(paths) - SHOWN_NAMES} more" if len(paths) > SHOWN_NAMES else ""

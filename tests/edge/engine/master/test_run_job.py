@@ -114,6 +114,7 @@ class FakeTree:
         self.number = 5
         self.fifos = 0
         self.is_finishing = False
+        self.discarded: list[str] = []
         self.misses_changes = False
         self.notes = SimpleNamespace(is_mixed=False, seals=0)
         self.temporary = (b"tmp",)
@@ -132,6 +133,14 @@ class FakeTree:
         self, tools: Collection[ToolPlace], directories: Collection[bytes], links: Collection[bytes] = ()
     ) -> None:
         self.shown += [*(tool.path for tool in tools), *directories, *links]
+
+    @property
+    def has_discarded(self) -> bool:
+        return bool(self.discarded)
+
+    def take_discarded(self) -> list[str]:
+        taken, self.discarded = self.discarded, []
+        return taken
 
     def drain(self) -> int:
         self.steps.append("drain")
@@ -1146,6 +1155,15 @@ async def test_a_launcher_that_has_lost_its_connection_may_ask_the_plan_as_long_
         while len(told) < 2:  # noqa: ASYNC110
             await trio.sleep(0.01)
     assert told == [False, True]
+
+
+async def test_the_next_command_names_what_is_missing_of_a_killed_master(tmp_path: Path) -> None:
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
+    world = World(tmp_path, script(end=ran()))
+    world.tree.discarded = ["not all", "not written: b"]
+    told = await world.say("ar q x")
+    assert told[:2] == [(b"N", b"termite: not all\n"), (b"N", b"termite: not written: b\n")]
+    assert await world.say("gcc") == [(b"E", b"code=0\0")], "it is told once"
 
 
 async def test_the_next_command_waits_for_a_job_that_was_cancelled_too_late(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -417,3 +418,23 @@ async def test_attributes_of_directories_are_noticed_beside_changes_in_them(
     )
     for directory in (root, root / "d", root / "d" / "sub"):
         assert await agrees_with_the_disk(home, directory)
+
+
+async def test_files_that_lost_a_name_with_its_directory_are_not_remembered_for_ever(
+    home: MasterTree, root: Path
+) -> None:
+    await serve(home, root)
+    for number in range(20):
+        directory = root / f"d{number}"
+        directory.mkdir()
+        for name in ("a", "b", "c"):
+            (directory / name).write_bytes(b"1")
+            os.link(directory / name, root / f"{name}{number}")
+        home.drain()
+        assert home.statistics()["lost_links"] == 0
+        shutil.rmtree(directory)
+        home.drain()
+    assert home.statistics()["lost_links"] == 0
+    assert await agrees_with_the_disk(home, root)
+    _, _, children = await home.directory(tree_path(root))
+    assert {attr.nlink for attr in children.values()} == {1}, "though nothing happened to these names"
