@@ -42,7 +42,9 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.mark.parametrize(("user", "jobs", "most"), SAMPLE)
 def test_a_job_happens_once_whichever_call_fails(base: Path, user: str, jobs: tuple[str, ...], most: int) -> None:
     """Hit a sample of the calls of jobs, and then the points that were wrong once."""
-    sample = [(group, Plan(most=most)) for job in jobs for group in matching(f"{user}/{job}/")]
+    groups = [group for job in jobs for group in matching(f"{user}/{job}/")]
+    # All jobs look alike; tests/edge/engine/tree/test_look_sweeps.py has one look of each line.
+    sample = [(group, Plan(most=most)) for group in groups if group.calls != "looks." or group.job == "append"]
     wrong_once = [
         (group, Plan(only=point))
         for point_user, name, point in (*MENDED, NO_SLOTS)

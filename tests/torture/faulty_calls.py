@@ -40,6 +40,7 @@ import trio
 
 SHELLS = {
     "disk": "termite.engine.tree.disk_calls",
+    "looks": "termite.engine.look_calls",
     "wire": "termite.engine.wire.wire_calls",
     "launchers": "termite.engine.launch.launcher_calls",
     "worker": "termite.engine.worker.worker_calls",
@@ -48,7 +49,7 @@ SHELLS = {
     "mirror": "termite.fuse.mirror_calls",
 }
 SHELLS_OF = {
-    "master": ("disk", "wire", "launchers", "results", "store"),
+    "master": ("disk", "looks", "wire", "launchers", "results", "store"),
     "coordinator": ("wire",),
     "worker": ("wire", "worker"),
     "mirror": ("wire", "store", "mirror"),

@@ -43,6 +43,7 @@ class SweepJob:
             if not path.name.startswith(".termite"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         tree.write("serial", serial)
+        tree.write(".termite-localrc", '[{"Regexp": "^never ", "Local": true}]')  # it is looked at for each job
         tree.write("source/a.c", f"int a_{serial};\n" * 3000)
         tree.write("source/a.h", f"int h_{serial};\n")
         for name in ("d1/f1", "d1/f2", "old", "mode"):

@@ -43,6 +43,7 @@ FAULTS = {
     "launchers.read": ("ECONNRESET", "ENOMEM", "EAGAIN", "short", "eof"),
     "launchers.write": ("EPIPE", "ECONNRESET", "ENOBUFS", "EAGAIN", "short"),
     "disk.": ("ENOSPC", "EIO", "EMFILE", "EROFS"),
+    "looks.": ("EIO", "ENOMEM", "ESTALE", "EMFILE"),
     "worker.": ("EMFILE", "ENOMEM", "EAGAIN", "ENOSPC"),
     "store.": ("ENOSPC", "EIO", "EMFILE", "ENOMEM"),
     "mirror.": ("ENOSPC", "EIO", "EMFILE", "ENOMEM"),
@@ -56,8 +57,8 @@ FAULTS = {
     "tee": ("EAGAIN", "EINTR", "ENOMEM", "short"),
 }
 _WARM = {
-    "master": ("disk.", "wire.write", "wire.readv", "launchers.accept", "launchers.getsockopt", "launchers.read",
-               "launchers.write"),
+    "master": ("disk.", "looks.", "wire.write", "wire.readv", "launchers.accept", "launchers.getsockopt",
+               "launchers.read", "launchers.write"),
     "mirror": ("wire.write", "wire.readv", "store.", "mirror."),
     "launcher": ("socket", "connect", "send", "read", "write"),
 }  # fmt: skip

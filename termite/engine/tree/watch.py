@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no stubs
 
+from termite.engine import look_calls
 from termite.engine.errors import UserError
 from termite.engine.paths import join
 from termite.engine.tree.logic.attrs import Events, Touch, worst_touch
@@ -179,7 +180,7 @@ class Watches:
         length = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, _NOTHING), sys.byteorder)
         if not length:
             return  # in most cases; each job asks three times
-        content = os.read(fd, length)
+        content = look_calls.read(fd, length)
         at = 0
         while at < len(content):
             wd, mask, _, name_length = _EVENT.unpack_from(content, at)

@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterator
 
+from termite.engine.look_errors import is_answer
 from termite.engine.model import Invocation
 
 HEAD_BYTES = 256  # BINPRM_BUF_SIZE: the kernel looks at no more of a script
@@ -39,8 +40,10 @@ def _is_program(path: str, cwd: str) -> bool:
         try:
             if not stat.S_ISREG(os.stat(path).st_mode) or not os.access(path, os.X_OK):
                 return False
-        except (OSError, ValueError):  # ValueError: no path can have this name
+        except ValueError:  # no path can have this name
             return False
+        except OSError as error:
+            return not is_answer(error)
         interpreter = _interpreter_of(path)
         if interpreter is None:
             return True

@@ -23,7 +23,7 @@ from termite.engine.errors import Conflict, RemoteProtocolError
 from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.paths import split
 from termite.engine.sparse_content import ContentHash
-from termite.engine.tree.disk import Disk, FsErrors
+from termite.engine.tree.disk import Disk, FsErrors, LookErrors
 from termite.engine.tree.hashes import Hashes, stamp_of
 from termite.engine.tree.late_writes import LateWrites, OldFile, is_being_written
 from termite.engine.tree.logic.attrs import AttrTree, Seen
@@ -267,9 +267,13 @@ class Reconciliation:
         return await trio.to_thread.run_sync(read)
 
     def _open_old(self, path: bytes) -> int:
-        """Return an fd of the regular file that a result is about to replace, or -1."""
+        """Return an fd of the regular file that a result is about to replace, or -1.
+
+        Raise Retryable if nobody knows what stands there, because a program may write to it.
+        """
         try:
-            fd = self._near.disk.open_file(path)
+            with LookErrors(path):
+                fd = self._near.disk.open_file(path)
         except OSError:
             return -1
         if stat.S_ISREG(os.fstat(fd).st_mode):

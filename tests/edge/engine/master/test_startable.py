@@ -1,5 +1,7 @@
 """Which commands this machine could execute at all, told from the files on its disk."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,14 @@ def test_a_script_whose_interpreter_does_not_exist_is_not_startable(tmp_path: Pa
 def test_a_script_with_a_long_interpreter_is_startable(tmp_path: Path, length: int) -> None:
     """The kernel takes interpreters of up to 253 bytes. Shells run the other scripts themselves."""
     assert is_script_startable(tmp_path, f"#!/bin/{'./' * ((length - 7) // 2)}sh")
+
+
+def test_a_program_that_cannot_be_looked_at_must_be_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_script_startable(tmp_path, "#!/bin/sh")
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        assert is_startable(Invocation(("script",), "./script", False, str(tmp_path), {}, How.DIRECT))

@@ -1,5 +1,6 @@
 """Test writes of local programs that come after the last judgement of a result."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.tree import disk_calls, late_writes
+from termite.engine.errors import Retryable
+from termite.engine.tree import disk, disk_calls, late_writes
 from termite.engine.tree.master_tree import MasterTree
 from tests.edge.engine.tree.test_reconciliation import Writing
 from tests.edge.engine.tree.tree_jobs import agrees_with_the_disk, serve, staged_names, tree_path
@@ -114,3 +116,22 @@ async def test_descriptors_of_old_files_are_few_and_closed(
     await job.end()
     assert len(os.listdir("/proc/self/fd")) <= before
     assert all((root / name).read_bytes() == b"6" for name in "abcd")
+
+
+async def test_a_file_that_cannot_be_looked_at_is_not_replaced_unseen(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may be writing to it."""
+    job = await job_on_log(home, root)
+    real, failures = disk.Disk.open_file, [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+
+    def open_file(self: disk.Disk, path: bytes) -> int:
+        if failures and path.endswith(b"/log"):
+            raise failures.pop()
+        return real(self, path)
+
+    monkeypatch.setattr(disk.Disk, "open_file", open_file)
+    with pytest.raises(Retryable):
+        await job.end()
+    assert (root / "log").read_bytes() == FIRST
+    assert staged_names(root) == []
