@@ -170,7 +170,7 @@ _WORDS = {
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.WRITES_OUTSIDE: "writes outside the tree",
     Reason.NAMES_PRIVATE: "names a private path, which no worker sees",
-    Reason.NAMES_FIFO: "names a FIFO or a socket of the tree, whose other end may be on this machine",
+    Reason.NAMES_FIFO: "names a FIFO or a socket, whose other end may be on this machine",
     Reason.TEMPORARY_TAKEN: "the command changed something in /tmp or /var/tmp that no command on a worker has made",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",

@@ -2,10 +2,9 @@
 
 Such a command fails on a worker, or finds nothing where a local one finds something: `rm -rf` of a
 private directory would end with 0 and remove nothing. Therefore the command runs on the master's
-machine. A FIFO or a socket of the tree counts as well. Its
-other end may be on the master's machine or on another worker, and a command that opens a FIFO would
-wait forever. Symlinks count as what they lead to: the object directory of a project may stand on
-another disk.
+machine. A FIFO or a socket counts as well, in the tree or outside. Its other end may be on the
+master's machine or on another worker, and a command that opens a FIFO would wait forever. Symlinks
+count as what they lead to: the object directory of a project may stand on another disk.
 
 Every command is checked, so the paths that were found to be visible are kept for the build. If a
 path names nothing, the directory is kept in which its first missing name would appear. While the
@@ -14,14 +13,22 @@ counts as private until a look succeeds, because nobody knows what it names.
 """
 
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 from termite.engine import look_calls
+from termite.engine.decide.logic.outside_places import (
+    expanded,
+    has_patterns,
+    is_mentioned_only,
+    named_paths,
+    parts_by_directory,
+    repeats_variable,
+)
 from termite.engine.look_errors import is_answer
 
 MAX_WORDS = 1000  # of one command; later ones mostly stand in the same directories
@@ -35,14 +42,18 @@ _WHOLE_SECOND_NS = 1_000_000_000
 
 _MEETING_PLACES = (stat.S_IFIFO, stat.S_IFSOCK)
 
-_END = r"\s'\"=:,;()<>|&`$*?#\\{}\[\]"
-# The paths in a word of a shell, also directly behind a letter such as that of -I.
-_PATHS = re.compile(rf"(?:(?<![^'\"=:,;()<>|&`])|(?<=^-[A-Za-z])(?=[./]))([\w./@+~%][^{_END}]*)")
-# Variables of a shell, and the home directory, as they stand in a command.
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})|(?<![^\s'\"=:;()|&<>])(~)(?=/)")
-# In such words, and in those behind them, a path is only a text: no file is opened there.
-_MENTIONS = re.compile(r"['\"]?(?:-D|-Wl,|-f[a-z]+-prefix-map=|--?rpath=)")
-_MENTION_FOLLOWS = ("-rpath", "--rpath", "-install_name")
+_RARELY_CHANGED = "/usr/"  # with thousands of entries
+_DIRECTORY_OPTIONS = ("-B", "-F", "-I", "-L")
+# Symlinks there lead to descriptors of the process that follows them.
+_OF_PROCESS = ("/dev/", "/proc/")
+# A path below the directories that these name is not shown because of them.
+_TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
+
+
+class FindPrivate(Protocol):
+    """A search for private places of the master's machine, such as `MasterTree.find_private`."""
+
+    def __call__(self, path: bytes, *, is_spelled: bool, listed: bytes) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,16 +95,26 @@ class _Words:
         return new
 
 
+@dataclass(slots=True)
+class _Judged:
+    """The findings about the paths of one word: see `_Words`."""
+
+    is_harmless: bool = True
+    absent: set[_Unchanged] = field(default_factory=set)
+
+
 class PrivatePlaces:
     """The private places that commands name, and the words that name none in the present build."""
 
     def __init__(
-        self, writable_root: str, find_private: Callable[[bytes], bytes], clock: Callable[[], float] = time.monotonic
+        self, writable_root: str, find_private: FindPrivate, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`find_private` returns the first part of a path, without symlinks, that is not shown.
 
         It returns b"" if jobs see the path, or if there is nothing, and raises OSError if a look
-        fails. `clock` returns seconds.
+        fails. Its `is_spelled` is whether the
+        command has the path in its text, as it is. Its `listed` is a shell pattern for entries of
+        the path that count as well, b"" for none. `clock` returns seconds.
         """
         self._root = writable_root
         self._inside = writable_root + "/"
@@ -121,7 +142,7 @@ class PrivatePlaces:
             self._fifos = fifos
 
     def is_meeting_place(self, place: str) -> bool:
-        """Return whether a place that `place_in` has returned is a FIFO or a socket of the tree."""
+        """Return whether a place that `place_in` has returned is a FIFO or a socket."""
         return place in self._meeting_places
 
     def place_in(
@@ -129,10 +150,9 @@ class PrivatePlaces:
     ) -> str:
         """Return the first place that the text names and jobs do not see, or "" if there is none.
 
-        FIFOs and sockets of the tree count. `cwd` is the directory from which relative paths count.
-        `env` has the variables that stand in the text. `is_droppable` returns whether the command
-        does not need a path outside the tree, such as a cache. If a look at a path fails, return
-        that path.
+        FIFOs and sockets count. `cwd` is the directory from which relative paths count. `env` has
+        the variables that stand in the text. `is_droppable` returns whether the command does not
+        need a path outside the tree, such as a cache. If a look at a path fails, return that path.
         """
         try:
             return self._find_place(text, cwd, env, is_droppable)
@@ -141,37 +161,64 @@ class PrivatePlaces:
             return os.fsdecode(name) if isinstance(name, str | bytes) and name else cwd
 
     def _find_place(self, text: str, cwd: str, env: Mapping[str, str], is_droppable: Callable[[str], bool]) -> str:
-        if "$" in text or "~" in text:
-            text = _VARIABLE.sub(lambda found: env.get(found[1] or found[2] or "HOME", found[0]), text)
-        known = self._words.get(cwd) or self._words.setdefault(cwd, _Words())
-        words = text.split()
-        for word in known.new(words):
-            is_harmless, absent = True, set[_Unchanged]()
-            for path in () if _MENTIONS.match(word) else _PATHS.findall(word):
-                real, above = self._resolve(path if path[0] == "/" else f"{cwd}/{path}")
-                if real in self._meeting_places and _kind(real) in _MEETING_PLACES:
-                    return real
-                if real.startswith(self._inside) or real == self._root:
-                    # A later command may make a symlink of the missing directory.
-                    is_harmless &= "/" not in path or above == real.rpartition("/")[0]
-                    continue
-                settled = self._settled(above)
-                place = self._find_private(os.fsencode(real[1:]))
-                if not place:
-                    if not look_calls.has_entry(real or "/"):  # a later command may make it
-                        is_harmless &= settled is not None
-                        absent |= {settled} if settled else set()
-                elif _is_mentioned_only(words, word) or is_droppable(real):
-                    is_harmless = False  # it may be harmful in another command
-                else:
-                    return "/" + os.fsdecode(place)
-            if is_harmless and len(absent) < 2 and self._kept < MAX_KEPT:
-                self._kept += 1
-                if absent:
-                    known.absent[word] = absent.pop()
-                else:
-                    known.harmless.add(word)
+        chosen: tuple[str, ...] = ()
+        if "$" in text:
+            chosen = tuple(env[name] for name in _TEMPORARY if name in text and env.get(name))
+        text = expanded(text, env)
+        may_have_pattern = has_patterns(text)
+        for directory, words in parts_by_directory(text, cwd, env.get("HOME", "")):
+            known = self._words.get(directory) or self._words.setdefault(directory, _Words())
+            for word in known.new(words):
+                judged = _Judged()
+                for path, listed in named_paths(word, may_have_pattern):
+                    real, place = self._look(word, (path, listed), directory, chosen, judged)
+                    if not place:
+                        continue
+                    is_text = is_mentioned_only(words, word) or repeats_variable(word, path, env) or is_droppable(real)
+                    if place in self._meeting_places or not is_text:
+                        return place
+                    judged.is_harmless = False  # it may be harmful in another command
+                self._keep(known, word, judged)
         return ""
+
+    def _look(
+        self, word: str, named: tuple[str, str], directory: str, chosen: tuple[str, ...], judged: _Judged
+    ) -> tuple[str, str]:
+        """Return a path of a word without symlinks, and the place that jobs do not see, or "".
+
+        `named` is a pair of `named_paths`. Below the directories `chosen` nothing is shown because
+        a command names it.
+        """
+        path, listed = named
+        real, above = self._resolve(path if path[0] == "/" else f"{directory}/{path}")
+        if real in self._meeting_places and _kind(real) in _MEETING_PLACES:
+            return real, real
+        if real.startswith(self._inside) or real == self._root:
+            # A later command may make a symlink of the missing directory.
+            judged.is_harmless &= "/" not in path or above == real.rpartition("/")[0]
+            if word.startswith(_DIRECTORY_OPTIONS):
+                judged.is_harmless &= f"{directory}/{path}" in self._directories
+            return real, ""
+        settled = self._settled(above)
+        is_spelled = path.startswith(real) and not path.startswith(chosen)
+        place = self._find_private(os.fsencode(real[1:]), is_spelled=is_spelled, listed=os.fsencode(listed))
+        if place:
+            return real, "/" + os.fsdecode(place)
+        judged.is_harmless &= not listed or real.startswith(_RARELY_CHANGED)
+        if not look_calls.has_entry(real or "/"):  # a later command may make it
+            judged.is_harmless &= settled is not None
+            judged.absent |= {settled} if settled else set()
+        return real, ""
+
+    def _keep(self, known: _Words, word: str, judged: _Judged) -> None:
+        """Keep a word that names no private place, as far as later commands may rely on that."""
+        if not judged.is_harmless or len(judged.absent) > 1 or self._kept >= MAX_KEPT:
+            return
+        self._kept += 1
+        if judged.absent:
+            known.absent[word] = judged.absent.pop()
+        else:
+            known.harmless.add(word)
 
     def _settled(self, directory: str) -> _Unchanged | None:
         """Return the directory if it had its times for SETTLED_S before this call.
@@ -210,7 +257,8 @@ class PrivatePlaces:
                 raise
             return self._resolve_text(path), ""
         parent, _, name = path.rpartition("/")
-        if stat.S_ISLNK(status.st_mode) or name in (".", ".."):
+        is_followed = not path.startswith(_OF_PROCESS)
+        if (stat.S_ISLNK(status.st_mode) and is_followed) or name in (".", ".."):
             real = _real(path).rstrip("/")
             kind = _kind(real or "/")
             above = _above(real) if kind else ""
@@ -221,7 +269,7 @@ class PrivatePlaces:
         if kind == stat.S_IFDIR and self._kept < MAX_KEPT:
             self._kept += 1
             self._directories[path] = real
-        elif kind in _MEETING_PLACES and real.startswith(self._inside):
+        elif kind in _MEETING_PLACES:
             self._meeting_places.add(real)
         return real, above
 
@@ -282,9 +330,3 @@ def _stamp(directory: str) -> tuple[int, ...]:
     except (OSError, ValueError):
         return ()
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_nlink
-
-
-def _is_mentioned_only(words: list[str], word: str) -> bool:
-    """Return whether a word only stands where it names no file, such as behind -rpath."""
-    places = [at for at, other in enumerate(words) if other == word]
-    return all(at and words[at - 1] in _MENTION_FOLLOWS for at in places)

@@ -28,6 +28,7 @@ from termite.engine.tree.logic.visibility import (
     is_public,
 )
 from termite.engine.tree.tools.entry_notes import EntryNotes
+from termite.engine.tree.tools.hidden_entries import hidden_entry, place_of_one_machine
 from termite.engine.tree.tools.programs import leads_away, sealed_file, way_to
 from termite.engine.tree.watch import Watches
 
@@ -249,34 +250,40 @@ class DirectoryReader:
         finally:
             os.close(fd)
 
-    def find_private(self, path: bytes) -> bytes:
+    def find_private(self, path: bytes, *, is_spelled: bool = True, listed: bytes = b"") -> bytes:
         """Return the first directory or file on this path that jobs do not see, though it exists.
 
-        Return b"" if jobs see the path, or if there is nothing. The path has no symlinks. Standard
-        directories and excluded paths do not count: no job is meant to see them. Raise FsError if
-        the path is malformed, and OSError if a look fails.
+        A directory counts too if jobs see only what leads further, such as the user's home. Return
+        b"" if jobs see the path, or if there is nothing. The path has no symlinks. Standard
+        directories and excluded paths do not count: no job is meant to see them. `is_spelled`: the
+        command has the path in its text, which shows it below a temporary directory. The entries of
+        the directory that match the shell pattern `listed` count as well. Raise FsError if the path
+        is malformed, and OSError if a look fails.
         """
         names = components(path)
-        if any(is_within(path, top) for top in STANDARD_DIRECTORIES):
+        if self._exports.visibility(path) in (Visibility.WHOLE, Visibility.HIDDEN):
             return b""
-        if self._exports.visibility(path) is not Visibility.PUBLIC:
-            return b""
-        directory, mode, is_searchable = b"", 0o005, True
+        is_above_root = is_below(self._exports.writable_root, path)
+        is_met = temporary_above(path) and (is_above_root or not is_spelled)
+        if any(is_within(path, top) for top in STANDARD_DIRECTORIES) and not is_met:
+            return place_of_one_machine(path, listed)
+        directory, is_open, is_searchable = b"", True, True
         for name in names:
-            rules = self._exports.rules(directory)
             entry = join(directory, name)
             try:
-                found = look_calls.lstat(b"/" + entry).st_mode
+                mode = look_calls.lstat(b"/" + entry).st_mode
             except OSError as error:
                 if not is_answer(error):
                     raise
                 return b""
-            is_searchable = is_searchable and bool(mode & 0o001)
-            is_open = is_searchable and bool(mode & 0o004)
-            if not self._exports.shows(rules, is_open, directory, name, found):
+            if not self._exports.shows(self._exports.rules(directory), is_open, directory, name, mode):
                 return entry
-            directory, mode = entry, found
-        return b""
+            if not stat.S_ISDIR(mode):
+                return b""
+            directory = entry
+            is_searchable = self._exports.is_opened(entry) or (is_searchable and bool(mode & 0o001))
+            is_open = self._exports.is_opened(entry) or (is_searchable and bool(mode & 0o004))
+        return directory if not is_open else hidden_entry(self._exports, directory, listed) if listed else b""
 
     def to_seen(self, fd: int, name: bytes, st: os.stat_result) -> Seen:
         """Convert a stat_result of the entry `name` of the open directory `fd`.

@@ -81,7 +81,7 @@ class MasterTree:
         self._hashes = Hashes(config.hash_cache)
         self._follower = DiskFollower(self._disk, self._exports, self._hashes)
         self.attrs = self._follower.tree
-        self._temporary = TemporaryFiles(self._disk, self._exports, self._follower.tree)
+        self._temporary = TemporaryFiles(self._disk, self._exports, self._follower)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
         self._discarded: list[HalfDone] = []
@@ -159,14 +159,14 @@ class MasterTree:
         """True if changes outside the writable root may be noticed by a re-check only."""
         return self._follower.watches.is_limited
 
-    def find_private(self, path: bytes) -> bytes:
+    def find_private(self, path: bytes, *, is_spelled: bool = True, listed: bytes = b"") -> bytes:
         """Return the first directory or file on a path without symlinks that is private.
 
-        It exists, and jobs do not see it. Return b"" if there is none, or none that a job is meant
-        to see. Raise OSError if a look fails.
+        It exists, and jobs do not see it, or not all of it. Return b"" if there is none, or if no
+        job is meant to see the path. The rest is as in `DirectoryReader.find_private`.
         """
         try:
-            return self._follower.reader.find_private(path)
+            return self._follower.reader.find_private(path, is_spelled=is_spelled, listed=listed)
         except FsError:
             return b""
 

@@ -13,11 +13,13 @@ from contextlib import suppress
 from termite.engine import look_calls
 from termite.engine.errors import Reason, ResultRefused, Retryable
 from termite.engine.model import Attr, Change
-from termite.engine.paths import from_below_up, from_root_down, is_below, split
+from termite.engine.paths import from_below_up, from_root_down, is_below, is_within, split
 from termite.engine.tree.disk import Disk, LookErrors
-from termite.engine.tree.logic.attrs import AttrTree, Events, Touch
-from termite.engine.tree.logic.temporary_names import chosen_in, named_in, other_words, temporary_above
+from termite.engine.tree.disk_follower import DiskFollower
+from termite.engine.tree.logic.attrs import Events, Touch
+from termite.engine.tree.logic.temporary_names import TEMPORARY, chosen_in, named_in, other_words, temporary_above
 from termite.engine.tree.logic.visibility import Exports, Visibility, is_public
+from termite.engine.tree.tools.programs import way_to
 
 MOST_SHOWN = 4096  # private names: each is an anchor, which stays as long as the master
 MOST_MADE = 20_000  # names of jobs, 200 bytes each; then those that are gone are forgotten
@@ -29,10 +31,11 @@ Inode = tuple[int, int]
 class TemporaryFiles:
     """The temporary directories of one master's machine. All methods block on the disk."""
 
-    def __init__(self, disk: Disk, exports: Exports, tree: AttrTree) -> None:
+    def __init__(self, disk: Disk, exports: Exports, follower: DiskFollower) -> None:
         self._disk = disk
+        self._is_shown = follower.reader.is_shown
         self._exports = exports
-        self._tree = tree
+        self._tree = follower.tree
         self._made: dict[bytes, Inode] = {}
         self._shown = 0
         self._environment: tuple[bytes, ...] = ()
@@ -53,17 +56,34 @@ class TemporaryFiles:
             self._chosen = chosen_in(environment, root)
             self._of_environment = named_in(other_words(environment), root)
         events = Events()
-        for path in self._chosen:
-            if not self._exports.is_crowded(path) and self._is_directory(path) and self._exports.choose(path):
-                _touch(path, events)
+        if self._chosen:
+            self._chosen = [value for value in self._chosen if not self._choose(value, events)]
         if self._exports.temporary:
             for path in (*self._of_environment, *named_in((*argv, cwd), root)):
                 self._show(path, events)
         return events
 
-    def _is_directory(self, path: bytes) -> bool:
-        status = self._look(path)
-        return status is not None and stat.S_ISDIR(status.st_mode)
+    def _choose(self, value: bytes, events: Events) -> bool:
+        """Show a directory for temporary files, by whatever symlinks it is reached.
+
+        Return False if it is not there yet. A directory that jobs see anyway stays as it is.
+        """
+        with LookErrors(value.strip(b"/")):
+            return self._choose_way(*way_to(value), events)
+
+    def _choose_way(self, links: Sequence[bytes], real: bytes, events: Events) -> bool:
+        if not os.path.isdir(real):
+            return False
+        path, root = real.strip(b"/"), self._exports.writable_root
+        if not is_within(path, root) and not is_within(root, path):
+            is_new = (temporary_above(path) or not self._is_shown(path)) and self._exports.choose(path)
+            if is_new:
+                _touch(path, events)
+        for link in (link.strip(b"/") for link in links):
+            if not self._exports.is_live(link) and not self._is_shown(link):
+                self._exports.lead_to(link)
+                _touch(link, events)
+        return True
 
     def _show(self, path: bytes, events: Events) -> None:
         """Show a path that exists, if it is private or below a private directory."""
@@ -195,9 +215,9 @@ class TemporaryFiles:
 
 
 def _touch(path: bytes, events: Events) -> None:
-    """Note every name on the way to a path below a temporary directory."""
+    """Note every name on the way to a path, but those that lead to a temporary directory."""
     for place in from_root_down(path):
-        if temporary_above(place):
+        if place and not any(is_within(top, place) for top in TEMPORARY):
             events.touch(place, Touch.UNKNOWN)
 
 

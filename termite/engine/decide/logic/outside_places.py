@@ -3,10 +3,14 @@
 A command that names such a place probably writes or reads there as well, and a worker has neither.
 Only the text of a command counts, not its environment: DESTDIR stands in the MAKEFLAGS of all
 commands of a build.
+
+The functions at the end find the paths in a text as its shell will see them. A text is no program:
+a variable that the command sets itself, and what a script inside names, are not found.
 """
 
+import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 MAX_PLACES = 100  # of one build; a command that writes at a later one is known by its words only
@@ -29,6 +33,40 @@ _PATH = re.compile(
 )
 _BEFORE = r"(?:(?<![^\s'\"`=:,;()|&<>@])|(?<=(?<![^\s'\"])-[A-Za-z]))"
 _AFTER = r"(?=[/\s'\"`=:,;()|&<>]|$)"
+
+MAX_ENTERED = 8  # directories that one command enters by `cd`
+
+_END = r"\s'\"=:,;()<>|&`$*?#\\{}\[\]"
+# The paths in a word of a shell, also directly behind a letter such as that of -I.
+_NAMED = re.compile(rf"(?:(?<![^'\"=:,;()<>|&`])|(?<=^-[A-Za-z])(?=[./]))([\w./@+~%][^{_END}]*)")
+# Options of compilers and linkers behind which a directory or a file may also begin with a name.
+_OPTION = re.compile(r"['\"]?-(?:[BFILTo](?=\w)|(?:iquote|isystem|idirafter|include)(?=[\w./]))")
+_INNER_QUOTE = re.compile(r"(?<=[\w.}])['\"](?=/)")  # "$HOME"/x is one path
+# A pattern of the shell, as far as it is one of fnmatch(3), too.
+_PATTERN_SIGN = re.compile(r"[*?\[{]")
+_PATTERN_REST = re.compile(r"[^\s/{}$`'\"\\;&|()<>]+(?![^\s/;&|()<>])")
+# Variables of a shell, and the home directory, as they stand in a command. `~` is an operator of
+# awk, too.
+_VARIABLE = re.compile(
+    r"\$(?:(\w+)|\{(\w+)(?:[-:+=?#%/^,@][^}$]*)?\})"
+    r"|(?<![^\s'\"=:;()|&<>])(~)(?=/|['\"`:]|\s+-|\s*(?:[;&|)<>]|$))"
+)
+# The shell's `cd` without a word leads to the home directory.
+_CD_HOME = re.compile(r"cd(?<![^\s;&|({`'\"]cd)(?=[ \t]*(?:[;&|)}`'\"<>\n]|$))")
+# `cd` with a directory that is known, and where the next command begins.
+_ENTERED = re.compile(
+    r"cd(?<![^\s;&|({`'\"]cd)[ \t]+['\"]?([^\s;&|(){}<>'\"`$*?\\-][^\s;&|(){}<>'\"`$*?\\]*)['\"]?\s*(?:&&|\|\||[;\n])"
+)
+# In such words, and in those behind them, a path is only a text: no file is opened there.
+_MENTIONED = re.compile(r"['\"]?(?:-D|-f[a-z]+-prefix-map=|--?rpath=|--remap-path-prefix=|CCACHE_BASEDIR=)")
+_MENTION_FOLLOWS = frozenset(
+    ["-rpath", "--rpath", "-install_name", "--remap-path-prefix", "-trimpath"]
+    + [f"-Wl,{option}" for option in ("-rpath", "--rpath", "-R", "-soname", "-h", "-install_name", "-dynamic-linker")]
+)
+# The same for the linker, between the other words that the compiler passes on to it.
+_LINKER_MENTIONS = re.compile(r",--?(?:rpath|soname|install_name|dynamic-linker|R|h)[=,][^,'\"]*")
+# A path is no news to a job in an assignment that gives the variable what it has already.
+_SHOWN_VARIABLES = ("PATH", "HOME", "PWD")
 
 
 class OutsidePlaces:
@@ -168,3 +206,87 @@ def _common_directory(one: str, other: str) -> str:
 
 def _is_at_or_above(directory: str, path: str) -> bool:
     return directory == "/" or path == directory or path.startswith(directory + "/")
+
+
+def expanded(text: str, env: Mapping[str, str]) -> str:
+    """Return the text with the values of the variables that it names, as far as they are known."""
+    if "$" not in text and "~" not in text:
+        return text
+    text = _VARIABLE.sub(lambda found: env.get(found[1] or found[2] or "HOME", found[0]), text)
+    return text.replace(":-", ":=")  # ${a:-/path}
+
+
+def has_patterns(text: str) -> bool:
+    """Return whether the text may have a pattern of the shell."""
+    return "*" in text or "?" in text or "[" in text or "{" in text
+
+
+def parts_by_directory(text: str, cwd: str, home: str) -> list[tuple[str, list[str]]]:
+    """Return the words of a text with each directory from which their paths may count.
+
+    Each `cd` enters one. If the text begins with `cd`, all else stands there; otherwise the words
+    count from each directory, because only a shell knows where it goes back.
+    """
+    if "cd" not in text:  # as most
+        return [(cwd, text.split())]
+    if home:
+        text = _CD_HOME.sub(lambda found: f"cd {home}", text)
+    entered = list(islice(_ENTERED.finditer(text), MAX_ENTERED))
+    if entered and entered[0].start() == 0:
+        parts = [(cwd, [entered[0][1]])]
+        cwd, text = _entered(cwd, entered[0][1]), text[entered.pop(0).end() :]
+    else:
+        parts = []
+    words, directories = text.split(), [cwd]
+    for found in entered:
+        directories.append(_entered(directories[-1], found[1]))
+    return [*parts, *((directory, words) for directory in dict.fromkeys(directories))]
+
+
+def _entered(cwd: str, name: str) -> str:
+    if name.startswith("/") and "/." not in name:
+        return name.rstrip("/")
+    return posixpath.normpath(f"{cwd}/{name}" if name[0] != "/" else name)
+
+
+def named_paths(word: str, may_have_pattern: bool = True) -> list[tuple[str, str]]:
+    """Return the paths in a word, but those that are only a text there.
+
+    A path that ends with a pattern of the shell is returned as its directory and the pattern of the
+    last name. The pattern is "" for other paths, and if the text has none.
+    """
+    is_option = word[0] in "-'\""
+    if (is_option or word[0] == "C") and _MENTIONED.match(word):
+        return []
+    if "-Wl," in word:
+        return [path for part in _LINKER_MENTIONS.sub("", word).split(",") if part for path in named_paths(part)]
+    if "/" in word and ("'" in word or '"' in word):
+        word = _INNER_QUOTE.sub("", word)
+    if not may_have_pattern:  # as most texts
+        paths = [(path, "") for path in _NAMED.findall(word)]
+    else:
+        paths = [_parted(word, found) for found in _NAMED.finditer(word)]
+    if is_option and (option := _OPTION.match(word)) and (found := _NAMED.match(rest := word[option.end() :])):
+        paths.append(_parted(rest, found))
+    return paths
+
+
+def _parted(word: str, found: re.Match[str]) -> tuple[str, str]:
+    path = found[1]
+    if not _PATTERN_SIGN.match(word, found.end()):
+        return path, ""
+    directory, _, begin = path.rpartition("/")
+    rest = _PATTERN_REST.match(word, found.end())
+    return directory or "./"["/" in path], begin + (rest[0] if rest else "*")
+
+
+def repeats_variable(word: str, path: str, env: Mapping[str, str]) -> bool:
+    """Return whether a word only gives a variable such as PATH a path that it has already."""
+    name = word.strip("'\"").partition("=")[0]
+    return name in _SHOWN_VARIABLES and path in env.get(name, "").split(":")
+
+
+def is_mentioned_only(words: list[str], word: str) -> bool:
+    """Return whether a word only stands where it names no file, such as behind -rpath."""
+    places = [at for at, other in enumerate(words) if other == word]
+    return all(at and words[at - 1] in _MENTION_FOLLOWS for at in places)

@@ -52,14 +52,14 @@ def named_in(words: Iterable[bytes], root: bytes) -> list[bytes]:
 def chosen_in(environment: Iterable[bytes], root: bytes) -> list[bytes]:
     """Return the directories for temporary files that the entries NAME=value choose.
 
-    Only those below a temporary directory count, and not those within `root`.
+    They are absolute paths as they are written: with `.` and symlinks, wherever they lead. Those
+    that are plainly within `root`, or are too long for a system call, do not count.
     """
     found = dict.fromkeys(
-        value.strip(b"/")
-        for name, _, value in (word.partition(b"=") for word in environment if _MARK in word)
-        if name in VARIABLES and value.startswith(b"/") and _is_plain(value.strip(b"/"))
+        value for name, _, value in (word.partition(b"=") for word in environment) if name in VARIABLES
     )
-    return [path for path in found if temporary_above(path) and not is_within(path, root)]
+    chosen = [value for value in found if value.startswith(b"/") and len(value) <= RESULT_BYTES]
+    return [value for value in chosen if not is_within(value.strip(b"/"), root)]
 
 
 def other_words(environment: Iterable[bytes]) -> list[bytes]:

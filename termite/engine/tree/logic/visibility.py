@@ -30,6 +30,12 @@ STANDARD_DIRECTORIES = {
     b"var/tmp": 0o1777,
 }
 
+# The sandbox makes these (native/sandbox/root.c). All else below /dev and /run is on the master's
+# machine only: its devices, its daemons, and what local commands leave in /dev/shm.
+OF_ONE_MACHINE = (b"dev", b"run")
+_MADE = "null zero full random urandom tty fd stdin stdout stderr ptmx pts pts/ptmx shm"
+MADE_BY_SANDBOX = frozenset((*OF_ONE_MACHINE, *(b"dev/" + name.encode() for name in _MADE.split())))
+
 # Tools keep the user's passwords and tokens under these names. They are not shown in the
 # directories of tools, which are exported without being asked for. A name without a dot only hides
 # a file: it may be the directory of a library.
@@ -130,15 +136,20 @@ class Exports:
     def choose(self, path: bytes) -> bool:
         """Show a directory in which commands put their temporary files. Return whether that is new.
 
-        Of its entries those are shown that other users might read if they could enter it. If
-        temporary directories are not shared, none are.
+        Of its entries those are shown that other users might read if they could enter it. If it is
+        not below a temporary directory, or if those are not shared, none are.
         """
         if path in self._chosen or self.visibility(path) is Visibility.HIDDEN or is_never_shown(path):
             return False
         self._chosen.add(path)
         if self.visibility(path) is not Visibility.WHOLE:
-            self._add(path, Visibility.PUBLIC if self.temporary else Visibility.PASSAGE)
+            is_shared = temporary_above(path) in self.temporary
+            self._add(path, Visibility.PUBLIC if is_shared else Visibility.PASSAGE)
         return True
+
+    def is_opened(self, path: bytes) -> bool:
+        """Return whether jobs see in this directory what others might read if they could enter."""
+        return path in self._chosen and self.visibility(path) is Visibility.PUBLIC
 
     def opened_above(self, path: bytes) -> bytes:
         """Return the directory at or above `path` that counts as open, whatever its mode is.

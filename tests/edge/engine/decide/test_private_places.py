@@ -24,7 +24,7 @@ def project(tmp_path: Path) -> Path:
 def places_of(project: Path) -> PrivatePlaces:
     secret = bytes(project.parent / "secret").strip(b"/")
 
-    def find_private(path: bytes) -> bytes:
+    def find_private(path: bytes, *, is_spelled: bool, listed: bytes) -> bytes:
         return secret if f"/{path.decode()}/".startswith(f"/{secret.decode()}/") else b""
 
     return PrivatePlaces(str(project), find_private)
@@ -62,6 +62,20 @@ def place_in(project: Path) -> Callable[[str], str]:
         "tool -rpath S/x S/x",
         "a:S/x",
         "cat S/nothing/below",
+        "rm -f S/{a,b}",
+        "ls S/$unknown",
+        "echo x >${unset:-S/x}",
+        "cc x -Wl,--version-script=S/x",
+        "cc x -Wl,-rpath,/usr/lib,-LS/ -lx",
+        "cc x -Wl,-T,S/x",
+        "cc -isystemS/ -c x",
+        "ls -R S/",
+        "cd sub && cat ../../secret/x",
+        "cd sub; cat ../../secret/x",
+        "(cd sub && cat ../../secret/x)",
+        "true && cd sub && cd .. && cat ../secret/x",
+        "cd S/ && cat x",
+        "cd sub && cat S/x",
     ],
 )
 def test_a_private_path_is_found(place_in: Callable[[str], str], text: str) -> None:
@@ -78,9 +92,15 @@ def test_a_private_path_is_found(place_in: Callable[[str], str], text: str) -> N
         "cc -DP=S/x -c x",
         "cc '-DP=\"S/x\"' -c x",
         "cc x -Wl,-rpath,S/x",
+        "cc x -Wl,-rpath -Wl,S/x -Wl, -Wl,,",
+        "cc x -Wl,--as-needed,-rpath=S/x,-soname,S/x,-z,now",
+        "rustc --remap-path-prefix=S/=x x",
+        "rustc --remap-path-prefix S/=x x",
         "libtool --mode=link cc -rpath S/x x",
         "cc -ffile-prefix-map=S/x=. -c x",
         "cat zS/x",
+        "cd sub && cat ../secret/x",
+        "cd sub || exit; cat ../secret/x",
         "",
         "\0 \ud800",
     ],
@@ -100,16 +120,51 @@ def test_all_else_is_not(place_in: Callable[[str], str], text: str) -> None:
         ("echo x~/y", False),
         ("for i in a; do cat $i/x; done", False),
         ("cc -DHOME=$HOME/x", False),
+        ("ls ~", True),
+        ("find ~ -name x", True),
+        ("(ls ~)", True),
+        ("cat ~/{x,y}", True),
+        ("awk '$1 ~ /x/' x", False),
+        ("awk '$1 ~ y' x", False),
+        ('cat "$D"/x', True),
+        ('rm -f "$D"/*', True),
+        ("cd; ls", True),
+        ("cd && ls", True),
+        ("x; cd", True),
+        ("sh -c 'cd'", True),
+        ("cd sub && ls", False),
+        ("cd sub; ls", False),
+        ("x.cd; abcd", False),
+        ("cat ${HOME%/}/x", True),
+        ("cat ${HOME:-/nothing}/x", True),
+        ("HOME=$HOME PATH=$HOME/bin:/bin x", False),
+        ('export PATH="$HOME/bin:$PATH"', False),
+        ("PATH=$HOME/other:$PATH x", True),
+        ("DESTDIR=$D/x make", True),
     ],
 )
 def test_variables_in_the_text_count(project: Path, text: str, is_found: bool) -> None:
     secret = str(project.parent / "secret")
-    env = {"HOME": secret, "D": secret, "DESTDIR": secret}
+    env = {"HOME": secret, "D": secret, "DESTDIR": f"{secret}/x", "PATH": f"/bin:{secret}/bin"}
     assert places_of(project).place_in(text, str(project), env) == (secret if is_found else "")
 
 
 @pytest.mark.parametrize(
-    "text", ["cat way/x", "rm -rf way/*", "rm -rf way", "cat ./way/x", "cat sub/../way/x", "cat file"]
+    "text",
+    [
+        "cat way/x",
+        "rm -rf way/*",
+        "rm -rf way",
+        "cat ./way/x",
+        "cat sub/../way/x",
+        "cat file",
+        "cc -Iway -c x",
+        "cc x -Lway -lz",
+        "cc -c x -oway/x.o",
+        "cc -isystemway x",
+        "cc '-Iway' x",
+        "cc x -Wl,-Lway",
+    ],
 )
 def test_a_symlink_counts_as_what_it_leads_to(project: Path, text: str) -> None:
     (project / "way").symlink_to(project.parent / "secret")
@@ -128,15 +183,47 @@ def test_relative_paths_count_from_the_directory_of_the_command(project: Path) -
 
 def test_a_symlink_that_was_made_meanwhile_is_found(project: Path) -> None:
     places = places_of(project)
-    assert places.place_in("cat way/x; cat way/sub/x", str(project), {}) == ""
+    assert places.place_in("cat way/x; cat way/sub/x; cc -Iway x", str(project), {}) == ""
     (project / "way").symlink_to(project.parent / "secret")
     assert places.place_in("cat way/x", str(project), {}) == str(project.parent / "secret")
     assert places.place_in("cat way/sub/x", str(project), {}) == str(project.parent / "secret")
+    assert places.place_in("cc -Iway x", str(project), {}) == str(project.parent / "secret")
+
+
+@pytest.mark.parametrize(
+    ("word", "listed"),
+    [
+        ("P/*.h", "*.h"),
+        ("P/x*", "x*"),
+        ("'P'/*.h", "*.h"),
+        ("P/[xy].h", "[xy].h"),
+        ("P/x{1,2}.h", "x*"),
+        ("P/*.{h,c}", "*"),
+        ("P/*/x", "*"),
+        ("P/*$y", "*"),
+        ("P/x", ""),
+        ("P/$x", ""),
+    ],
+)
+def test_a_pattern_of_the_shell_counts_for_the_entries_of_its_directory(project: Path, word: str, listed: str) -> None:
+    asked: list[tuple[bytes, bytes, bool]] = []
+
+    def find_private(path: bytes, *, is_spelled: bool, listed: bytes) -> bytes:
+        asked.append((path, listed, is_spelled))
+        return b""
+
+    places, public = PrivatePlaces(str(project), find_private), project.parent / "public"
+    places.place_in(f"cat {word.replace('P', str(public))}", str(project), {})
+    path, pattern, is_spelled = asked[-1]
+    assert (pattern, is_spelled) == (listed.encode(), True)
+    assert path == bytes(public).strip(b"/") + (b"/x" if word == "P/x" else b"")
+    places.place_in(f"cat {word.replace('P', '../public')}", str(project), {})
+    assert asked[-1] == (path, pattern, False), "the text does not spell the path out"
 
 
 def test_a_place_outside_that_was_made_meanwhile_is_found(project: Path) -> None:
     found: list[bytes] = []
-    places = PrivatePlaces(str(project), lambda path: found[0] if found else b"")
+    places = PrivatePlaces(str(project), lambda path, **_: found[0] if found else b"")
     assert places.place_in("cat /nowhere/at/all", str(project), {}) == ""
     found.append(b"nowhere")
     assert places.place_in("cat /nowhere/at/all", str(project), {}) == "/nowhere"
@@ -162,7 +249,7 @@ def watched(project: Path, clock: Clock) -> tuple[PrivatePlaces, list[bytes]]:
     """Return places in which all that is called `late` is private, and the asked paths."""
     asked: list[bytes] = []
 
-    def find_private(path: bytes) -> bytes:
+    def find_private(path: bytes, *, is_spelled: bool, listed: bytes) -> bytes:
         asked.append(path)
         head, found, _ = path.partition(b"/late")
         return head + found if found and Path(f"/{(head + found).decode()}").exists() else b""
@@ -266,9 +353,17 @@ def test_a_cache_that_the_command_does_not_need_is_none(project: Path) -> None:
     assert places.place_in(text, str(project), {}, lambda path: False) == secret
 
 
+def test_descriptors_are_those_of_the_command(project: Path) -> None:
+    """A log file in a private home may be the error stream of the master."""
+    asked: list[bytes] = []
+    places = PrivatePlaces(str(project), lambda path, **_: asked.append(path) or b"")  # type: ignore[func-returns-value]
+    places.place_in("cat /dev/stdin /dev/fd/1 >/dev/stderr 2>/proc/self/fd/2", str(project), {})
+    assert asked == [b"dev/stdin", b"dev/fd/1", b"dev/stderr", b"proc/self/fd/2"]
+
+
 def test_a_word_is_looked_up_once_in_a_build(project: Path) -> None:
     asked: list[bytes] = []
-    places = PrivatePlaces(str(project), lambda path: asked.append(path) or b"")  # type: ignore[func-returns-value]
+    places = PrivatePlaces(str(project), lambda path, **_: asked.append(path) or b"")  # type: ignore[func-returns-value]
     for _ in range(3):
         places.place_in(f"cat {project.parent}/public/x", str(project), {})
     assert len(asked) == 1
@@ -286,7 +381,7 @@ def test_what_is_kept_is_limited(project: Path, monkeypatch: pytest.MonkeyPatch)
     assert places.place_in(f"{text} ../secret/x", str(project), {}) == str(project.parent / "secret")
 
 
-def test_a_fifo_or_a_socket_of_the_tree_is_found_and_no_other_file(project: Path) -> None:
+def test_a_fifo_or_a_socket_is_found_and_no_other_file(project: Path) -> None:
     os.mkfifo(project / "fifo")
     (project / "link").symlink_to("sub/../fifo")
     os.mkfifo(project.parent / "public/fifo")
@@ -296,13 +391,14 @@ def test_a_fifo_or_a_socket_of_the_tree_is_found_and_no_other_file(project: Path
     for text, found in (
         ("cat fifo", "fifo"),
         ("echo x >link", "fifo"),
-        ("cd sub && nc -U ./socket", ""),
+        ("cd sub && nc -U ./socket", "sub/socket"),
         ("nc -U sub/socket", "sub/socket"),
-        ("cat x sub/y ../public/fifo", ""),
+        ("cat x sub/y ../public/x", ""),
+        ("echo x >../public/fifo", "../public/fifo"),
         ("cc -DA=fifo", ""),
     ):
         place = places.place_in(text, str(project), {})
-        assert place == (str(project / found) if found else ""), text
+        assert place == (os.path.normpath(project / found) if found else ""), text
         assert places.is_meeting_place(place) == bool(found)
 
 

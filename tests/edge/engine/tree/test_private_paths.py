@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.tools.tool_homes import ToolPlace
 from tests.edge.engine.tree.tree_jobs import tree_path
 
 
@@ -44,8 +45,8 @@ def tree(base: Path) -> Iterator[MasterTree]:
     tree.close()
 
 
-def found(tree: MasterTree, path: Path) -> Path | None:
-    private = tree.find_private(tree_path(path))
+def found(tree: MasterTree, path: Path, listed: str = "") -> Path | None:
+    private = tree.find_private(tree_path(path), listed=listed.encode())
     return Path("/" + os.fsdecode(private)) if private else None
 
 
@@ -69,6 +70,65 @@ def test_a_directory_that_can_be_searched_but_not_listed_hides_its_entries(tree:
     assert found(tree, base / "d" / "x") == base / "d"
 
 
+def test_a_directory_of_which_jobs_see_only_the_way_down_is_private(tree: MasterTree, base: Path) -> None:
+    """Naming it would find nothing: the user's home, and the private directory above the tree."""
+    home = base / "home"
+    for name in ("bin", "tool", "open"):
+        (home / name).mkdir(parents=True)
+    home.chmod(0o700)
+    settings = home / ".gitconfig"
+    settings.touch()
+    sealed = ToolPlace(bytes(settings), is_watched=False, is_sealed=True)
+    tree.show_tools([sealed, ToolPlace(bytes(home / "tool"), is_watched=False)], [bytes(home / "bin")])
+    assert found(tree, home) == home
+    assert found(tree, home, "*.t") == home
+    assert found(tree, home / "open") == home / "open"
+    assert found(tree, home / "bin") == home / "bin", "only its programs are seen"
+    assert found(tree, home / "tool") is None
+    home.chmod(0o755)
+    assert found(tree, home) is None
+
+
+def test_the_private_directory_above_the_tree_is_private(base: Path) -> None:
+    above = base / "above"
+    (above / "project").mkdir(parents=True)
+    above.chmod(0o700)
+    tree = MasterTree(TreeConfig(tree_path(above / "project")))
+    try:
+        assert found(tree, above) == above
+        assert found(tree, above / "project") is None
+    finally:
+        tree.close()
+
+
+def test_in_a_temporary_directory_a_path_that_the_text_does_not_spell_out_is_private(tmp_path: Path) -> None:
+    """Jobs are shown private names there if a command has them in its text."""
+    above = tmp_path / "above"
+    (above / "project").mkdir(parents=True)
+    (above / "file").touch()
+    above.chmod(0o700)
+    tree = MasterTree(TreeConfig(tree_path(above / "project")))
+    try:
+        private = tree.find_private(tree_path(above / "file"), is_spelled=False)
+        assert private and tree_path(above / "file").startswith(private)
+        assert tree.find_private(tree_path(above / "file"), is_spelled=True) == b""
+        assert tree.find_private(tree_path(above), is_spelled=True), "it is above the tree, so naming shows nothing"
+        assert tree.find_private(tree_path(above / "project"), is_spelled=False) == b""
+    finally:
+        tree.close()
+
+
+def test_the_entries_that_a_pattern_names_count(tree: MasterTree, base: Path) -> None:
+    (base / "d").mkdir(mode=0o755)
+    for name, mode in (("a.h", 0o644), ("b.h", 0o600), (".c.h", 0o600), ("x", 0o600)):
+        (base / "d" / name).touch()
+        (base / "d" / name).chmod(mode)
+    hidden = {pattern: found(tree, base / "d", pattern) for pattern in ("", "*.h", "a*", ".*", "*.c", "*")}
+    expected = {"": None, "*.h": "b.h", "a*": None, ".*": ".c.h", "*.c": None}
+    assert {pattern: place and place.name for pattern, place in hidden.items() if pattern != "*"} == expected
+    assert hidden["*"] is not None and hidden["*"].name in ("b.h", "x")
+
+
 @pytest.mark.parametrize("name", ["", "nothing", "nothing/x", "project", "project/x", "shown", "shown/x", "excluded/x"])
 def test_what_is_shown_absent_or_excluded_is_not_private(tree: MasterTree, base: Path, name: str) -> None:
     for directory in ("project", "shown", "excluded"):
@@ -79,6 +139,23 @@ def test_what_is_shown_absent_or_excluded_is_not_private(tree: MasterTree, base:
 @pytest.mark.parametrize("path", ["/", "/tmp/x", "/proc/1/mem", "/dev/null", "/run", "/usr/bin/env"])
 def test_neither_the_standard_directories_nor_the_system_is_private(tree: MasterTree, path: str) -> None:
     assert found(tree, Path(path)) is None
+
+
+@pytest.mark.parametrize("path", ["/dev", "/dev/shm", "/dev/stdin", "/dev/pts", "/dev/nothing", "/run/nothing"])
+def test_what_every_sandbox_has_is_not_private(tree: MasterTree, path: str) -> None:
+    assert found(tree, Path(path)) is None
+
+
+def test_what_only_this_machine_has_is_private(tree: MasterTree) -> None:
+    """Devices, daemons, and what local commands leave in shared memory are there."""
+    with tempfile.NamedTemporaryFile(prefix="termite-edge-", dir="/dev/shm") as left:
+        assert found(tree, Path(left.name)) == Path(left.name)
+        assert found(tree, Path("/dev/shm"), "termite-edge-*") == Path(left.name)
+        assert found(tree, Path("/dev/shm")) is None, "a job has one of its own"
+    assert found(tree, Path("/dev"), "nul*") is None
+    assert found(tree, Path("/dev/fuse")) == Path("/dev/fuse")
+    entry = next(Path("/run").iterdir())
+    assert found(tree, entry) == entry
 
 
 def test_a_path_that_is_none_is_not_private(tree: MasterTree) -> None:

@@ -41,7 +41,9 @@ def test_the_way_to_the_tree_is_no_private_name() -> None:
 def test_the_variables_for_temporary_files_are_apart_from_the_others() -> None:
     environment = [b"TMPDIR=/tmp/user/0", b"TMP=/var/tmp/u/", b"TEMP=tmp/x", b"TEMPDIR=/tmp/build/t"]
     environment += [b"A=/tmp/a", b"B=1"]
-    assert chosen_in(environment, ROOT) == [b"tmp/user/0", b"var/tmp/u"]
+    assert chosen_in(environment, ROOT) == [b"/tmp/user/0", b"/var/tmp/u/"]
+    others = [b"TMPDIR=/home/u/tmp", b"TMP=/tmp/./link/", b"TEMP=/" + b"x" * 5000]
+    assert chosen_in(others, ROOT) == [b"/home/u/tmp", b"/tmp/./link/"]
     assert other_words(environment) == [b"A=/tmp/a"]
 
 
