@@ -4,6 +4,7 @@ Programs in a private home are shown if a tool manager is known. Otherwise the c
 one runs on the master's machine.
 """
 
+import os
 import shutil
 import sys
 import uuid
@@ -13,6 +14,7 @@ import pytest
 
 from termite.engine.errors import ExitCode, Reason
 from tests.e2e.cluster import Tree
+from tests.e2e.places import Outcome
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 CHOSEN = '#!/bin/sh\necho chosen "$@"\n'
@@ -165,8 +167,8 @@ def test_settings_in_a_private_home_are_those_of_a_plain_build(tree: Tree, home:
     home.link(".config/git/config", home.write("dotfiles/git", "[user]\nemail = a@b\n", 0o600))
     home.write("letters", "secret", 0o600)
     env, before, jobs = home.env(), fallbacks(tree), tree.jobs()
-    looked = tree.termite("sh", "-c", "cd; ls -A; stat -c %s .gitconfig", env=env)
-    assert looked.stdout.split() == [b".config", b".gitconfig", b"17"], looked
+    looked = tree.termite("sh", "-c", f"cd {veiled(home.top)}; ls -A; find .gitconfig -size 17c", env=env)
+    assert looked.stdout.split() == [b".config", b".gitconfig", b".gitconfig"], looked
     assert (tree.jobs(), fallbacks(tree)) == (jobs + 1, before), "nothing was opened"
     for line in ("git config user.name", "git config user.email", "git config user.name"):
         plain = tree.plain("sh", "-c", line, env=env)
@@ -174,6 +176,136 @@ def test_settings_in_a_private_home_are_those_of_a_plain_build(tree: Tree, home:
         assert tree.termite("sh", "-c", line, env=env) == plain
     assert fallbacks(tree) == before + 2
     assert tree.jobs() == jobs + 1
+
+
+# -- names of the home itself -----------------------------------------------------------------------------------------
+
+
+def test_what_lists_or_searches_the_home_runs_here(tree: Tree, home: Home) -> None:
+    """Jobs see parts of the home, so that naming it must not find these parts only."""
+    home.write(".gitconfig", "", 0o600)
+    for name in ("a.t", "b.t", "c.t", "sub/d.t"):
+        home.write(name, f"{name}\n", 0o600)
+    tree.mkdir("sub")
+    (tree.path / "way").symlink_to(home.top / "sub")
+    tree.own(tree.path / "way")
+    lines = [
+        "ls ~; find $HOME -name '*.t' | sort",
+        "cd; ls",
+        "cat $HOME/a*",
+        "cp ~/sub/*.t .; ls *.t",
+        'ls "$HOME"/*.t',
+    ]
+    lines += ["for f in $HOME/*.t; do cat $f; done", "echo a.t | xargs -I{} cat $HOME/{}"]
+    lines += ["echo '#include <d.t>' >x.c; cc -E -P -Iway x.c; rm x.c", "cd sub; cat ../way/d.t"]
+    expected = {line: tree.plain("sh", "-c", line, env=home.env()) for line in lines}
+    # From here on the files are removed.
+    for line, left in (
+        ("rm -f $HOME/a*.t; ls $HOME", b"b.t\nc.t\nsub\n"),
+        ("find $HOME -name 'c.t' -delete; ls $HOME", b"b.t\nsub\n"),
+        ("cd; rm *.t; ls", b"sub\n"),
+    ):
+        expected[line] = Outcome(0, left, b"")
+    jobs, tied = tree.jobs(), names_private(tree)
+    for number, (line, outcome) in enumerate(expected.items(), 1):
+        assert tree.termite("sh", "-c", line, env=home.env()) == outcome, line
+        assert outcome.code == 0 and outcome.stdout, line
+        assert names_private(tree) == tied + number, line
+    assert tree.jobs() == jobs
+    assert sorted(path.name for path in home.top.iterdir()) == [".gitconfig", "sub"]
+
+
+def names_private(tree: Tree) -> int:
+    return int(tree.status()["tied"].get(Reason.NAMES_PRIVATE, 0))
+
+
+def test_a_command_that_only_gives_path_or_home_what_they_have_runs_on_a_worker(tree: Tree, home: Home) -> None:
+    home.write("bin/xxd", CHOSEN)
+    env, jobs = home.env("bin"), tree.jobs()
+    assert tree.termite("sh", "-c", "HOME=$HOME PATH=$HOME/bin:$PATH env >/dev/null", env=env).code == 0
+    assert tree.jobs() == jobs + 1
+
+
+def test_a_fifo_outside_the_tree_has_its_other_end_here(tree: Tree, home: Home) -> None:
+    fifo = tree.where.base / f"fifo-{uuid.uuid4().hex[:8]}"
+    os.mkfifo(fifo)
+    fifo.chmod(0o666)
+    tree.own(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert tree.termite("sh", "-c", f"echo hi >{fifo}", env=home.env(), timeout_s=20).code == 0
+        assert os.read(reader, 9) == b"hi\n"
+    finally:
+        os.close(reader)
+
+
+# -- what other variables name ----------------------------------------------------------------------------------------
+
+
+def test_other_search_paths_lead_where_they_do_at_home(tree: Tree, home: Home) -> None:
+    """A job would take the next file of the name, which is the system's, without a word."""
+    header = "int home;\n"
+    for name, text in (
+        ("inc/wchar.h", header),
+        ("py/colorsys.py", "x = 1"),
+        ("pl/Text/Wrap.pm", "package Text::Wrap; 1;"),
+    ):
+        home.write(name, text, 0o600)
+    home.write("inc/.netrc", "secret", 0o600)
+    tree.write("a.c", "#include <wchar.h>\n")
+    cases = {
+        "CPATH": ("inc", "cc -E -P a.c"),
+        "C_INCLUDE_PATH": ("inc:/usr/include", "cc -E -P a.c"),
+        "PYTHONPATH": ("py", "python3 -B -c 'import colorsys; print(colorsys.__file__)'"),
+        "PERL5LIB": ("pl", "perl -MText::Wrap -e 'print $INC{qq(Text/Wrap.pm)}'"),
+    }
+    jobs = tree.jobs()
+    for variable, (place, line) in cases.items():
+        env = {**home.env(), variable: f"{home.top}/{place}"}
+        plain = tree.plain("sh", "-c", line, env=env)
+        assert plain.code == 0 and (header.encode() in plain.stdout or bytes(home.top) in plain.stdout), plain
+        assert tree.termite("sh", "-c", line, env=env) == plain, variable
+    assert tree.jobs() == jobs + len(cases)
+    looked = tree.termite("sh", "-c", f"cat {veiled(home.top)}/inc/.netrc", env=home.env())
+    assert looked.code == 1 and b"secret" not in looked.stdout, "credentials are not shown there"
+
+
+def test_a_search_path_that_is_the_whole_home_makes_commands_run_here(tree: Tree, home: Home) -> None:
+    home.write("colorsys.py", "x = 1", 0o600)
+    env, jobs, tied = {**home.env(), "PYTHONPATH": str(home.top)}, tree.jobs(), names_private(tree)
+    line = "python3 -B -c 'import colorsys; print(colorsys.__file__)'"
+    for _ in range(2):
+        assert tree.termite("sh", "-c", line, env=env) == tree.plain("sh", "-c", line, env=env)
+    assert (tree.jobs(), names_private(tree)) == (jobs, tied + 2)
+    looked = tree.termite("sh", "-c", f"cat {veiled(home.top)}/colorsys.py", env={**env, "TERMITE_LOCAL": "never"})
+    assert looked.code == 1 and tree.jobs() == jobs + 1, looked
+
+
+def test_a_private_file_that_a_variable_names_is_read_here(tree: Tree, home: Home) -> None:
+    home.write("set", "FOO=home", 0o600)
+    env, before = {**home.env(), "BASH_ENV": str(home.top / "set")}, fallbacks(tree)
+    assert tree.termite("bash", "-c", "echo $FOO", env=env).stdout == b"home\n"
+    assert fallbacks(tree) == before + 1
+
+
+def test_temporary_files_go_to_any_directory_that_is_there(tree: Tree, home: Home) -> None:
+    home.mkdir("tmp")
+    home.write("tmp/theirs", "secret", 0o644)
+    way = tree.path / "way"
+    way.symlink_to(home.top / "tmp")
+    tree.own(way)
+    jobs = tree.jobs()
+    spellings = [f"{home.top}/tmp", str(way), f"{home.top}/./tmp/"]
+    for place in spellings:
+        env = {**home.env(), "TMPDIR": place}
+        done = tree.termite("sh", "-c", "f=`mktemp` && echo x >$f && cat $f && rm $f", env=env)
+        assert done == Outcome(0, b"x\n", b""), (place, done)
+    assert tree.jobs() == jobs + len(spellings)
+    looked = tree.termite("sh", "-c", f"ls {veiled(home.top)}/tmp; cat {veiled(home.top)}/tmp/theirs", env=env)
+    assert (looked.code, looked.stdout) == (1, b""), "nobody has asked to show what is there"
+    tied = names_private(tree)
+    assert tree.termite("sh", "-c", "cat $TMPDIR/th*", env=env).stdout == b"secret"
+    assert names_private(tree) == tied + 1
 
 
 # -- symlinks ---------------------------------------------------------------------------------------------------------

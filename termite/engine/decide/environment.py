@@ -28,9 +28,12 @@ class Environment(Mapping[str, str]):
 
     Most commands of a build have the same environment. They share one object, so that each derived
     value is computed once. `is_shown`: jobs have been shown the tools that this environment names.
+    `private_place` is a directory that commands with this environment search and jobs must not see,
+    or "".
     """
 
     is_shown = False
+    private_place = ""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables

@@ -7,12 +7,27 @@ from collections.abc import Callable, Collection
 
 import trio
 
+from termite.engine.decide.environment import environment_of
 from termite.engine.decide.local_or_remote import may_run_as_short
+from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Reason
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_local
 from termite.engine.master.shared import Master
-from termite.engine.model import Phase
+from termite.engine.model import Command, Phase, Verdict
+
+
+def tie_by_environment(job: Job, command: Command) -> bool:
+    """Tie a command to this machine if its environment leads it to a place that jobs must not see.
+
+    Call this when the environment was shown. Return whether the command is tied. It is not if
+    TERMITE_LOCAL=never, as in `tie_by_memory`.
+    """
+    place = environment_of(command).private_place
+    if not place or is_local_forbidden(job.request.invocation.env):
+        return False
+    job.place, job.verdict = place, Verdict(local=True, tie=Reason.NAMES_PRIVATE)
+    return True
 
 
 def start_local(master: Master, job: Job) -> bool:

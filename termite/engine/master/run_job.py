@@ -53,7 +53,7 @@ from termite.engine.master.job_reports import (
     report_half_published,
     report_result,
 )
-from termite.engine.master.local_jobs import run_local, start_local, start_short
+from termite.engine.master.local_jobs import run_local, start_local, start_short, tie_by_environment
 from termite.engine.master.placement.dispatch import dispatch
 from termite.engine.master.placement.late_inputs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
@@ -243,6 +243,9 @@ async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | No
         master.tool_places.show_for(environment_of(command))
     except Retryable as error:
         return await run_here_instead(master, job, error.reason, (error.detail,))
+    if tie_by_environment(job, command):
+        await run_local(master, job)
+        return None
     wanted = wanted_by(master, job, command)
     if master.cache is not None:
         master.cache.identify(job, command, wanted.machine if wanted.questions else None)

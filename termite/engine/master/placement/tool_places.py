@@ -1,4 +1,4 @@
-"""Show jobs the tools that commands would find by their PATH on the master's machine.
+"""Show jobs the tools that commands would find by their environment on the master's machine.
 
 Commands of one build may have different environments, and the master may have been started with
 another one. Therefore the environment of each command counts, and each new one is examined once.
@@ -13,6 +13,12 @@ from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Command
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.tools.named_places import (
+    named_files,
+    searched_places,
+    temporary_of_one_machine,
+    too_wide_place,
+)
 from termite.engine.tree.tools.settings_files import settings_files
 from termite.engine.tree.tools.tool_homes import ToolPlace, environments, is_too_wide
 
@@ -55,8 +61,9 @@ class ToolPlaces:
     def show_for(self, environment: Environment) -> None:
         """Show what commands with this environment need, unless that was done before.
 
-        Each new environment and each new directory of PATH is looked at once. Raise Retryable if a
-        look fails: nothing counts as shown then, and the next call looks again.
+        Each new environment and each new directory of PATH is looked at once. If the environment
+        needs more than jobs may see, its `private_place` is set. Raise Retryable if a look fails:
+        nothing counts as shown then, and the next call looks again.
         """
         if environment.is_shown:
             return
@@ -70,12 +77,16 @@ class ToolPlaces:
 
     def _show(self, environment: Environment) -> None:
         homes = {self._home, environment.get("HOME", "/")}
+        places = [*dict.fromkeys(searched_places(environment))]
+        environment.private_place = too_wide_place(places, homes) or temporary_of_one_machine(environment)
         path = {place for place in environment.get("PATH", "").split(":") if place.startswith("/")}
         directories = path - self._directories
         searched = {*directories, *_of_active(environment)} - self._directories
-        tools = {ToolPlace(os.fsencode(place), is_watched=True) for place in self._plugins.exports(environment)}
+        shown = (*self._plugins.exports(environment), *places)
+        tools = {ToolPlace(os.fsencode(place), is_watched=True) for place in shown}
         tools = {tool for tool in tools if not is_too_wide(tool.path, homes)} - self._tools
         tools |= self._new_settings(environment)
+        tools |= {ToolPlace(os.fsencode(p), False, is_sealed=True) for p in named_files(environment)} - self._tools
         if len(self._directories) >= MAX_DIRECTORIES or not (searched or tools):
             return
         tools |= set(environments(sorted(searched), homes)) - self._tools
