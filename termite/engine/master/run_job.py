@@ -302,7 +302,7 @@ def has_warnings(master: Master, job: Job) -> bool:
 
 
 async def show_warnings(master: Master, job: Job) -> None:
-    """Notify the user of rules and settings that were ignored, and of results that were discarded."""
+    """Notify the user of rules and settings that were ignored, and of discarded results."""
     for line in master.tree.take_discarded() if master.tree.has_discarded else ():
         await job.launcher.notice(f"termite: {line}")
     if job.warning:

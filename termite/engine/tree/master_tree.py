@@ -186,17 +186,7 @@ class MasterTree:
         Jobs that start later see them. All paths are absolute. Nothing is shown if a look at one of
         them fails, which raises OSError. This blocks on the disk.
         """
-        ways = {path: way_to(path) for path in (*(tool.place for tool in tools), *directories, *links)}
-        for tool in tools:
-            tool.show(self._exports, ways[tool.place][1].strip(b"/"))
-        for directory in directories:
-            self._exports.show_programs(ways[directory][1].strip(b"/"))
-        touched = set(self._exports.programs) if not all(tool.is_sealed for tool in tools) else set()
-        for steps, real in ways.values():
-            for link in steps:
-                self._exports.lead_to(link.strip(b"/"))
-            touched.update(step for path in (*steps, real) for step in from_root_down(path.strip(b"/")))
-        for directory in sorted(touched):
+        for directory in sorted(_show_tools(self._exports, tools, directories, links)):
             self._journal.append(self._follower.check_directory(directory))
 
     # -- the journal --------------------------------------------------------------------------------------------------
@@ -335,7 +325,7 @@ class MasterTree:
 
     @property
     def has_discarded(self) -> bool:
-        """True if results of earlier masters were discarded, and `take_discarded` has not been called."""
+        """True if results of earlier masters were discarded, and nobody has taken them yet."""
         return bool(self._discarded)
 
     def take_discarded(self) -> list[str]:
@@ -382,3 +372,20 @@ def _find_suspects(
 def _empty(staging: Staging, trash: list[bytes]) -> None:
     for name in trash:
         staging.discard(name)
+
+
+def _show_tools(
+    exports: Exports, tools: Collection[ToolPlace], directories: Collection[bytes], links: Collection[bytes]
+) -> set[bytes]:
+    """Let jobs see what `MasterTree.show_tools` gets. Return the directories to read again."""
+    ways = {path: way_to(path) for path in (*(tool.place for tool in tools), *directories, *links)}
+    for tool in tools:
+        tool.show(exports, ways[tool.place][1].strip(b"/"))
+    for directory in directories:
+        exports.show_programs(ways[directory][1].strip(b"/"))
+    touched = set(exports.programs) if not all(tool.is_sealed for tool in tools) else set()
+    for steps, real in ways.values():
+        for link in steps:
+            exports.lead_to(link.strip(b"/"))
+        touched.update(step for path in (*steps, real) for step in from_root_down(path.strip(b"/")))
+    return touched

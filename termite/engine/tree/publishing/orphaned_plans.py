@@ -149,7 +149,7 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, discard: Call
 
 
 def _complete(found: FoundPlan, record: Record, root: Path, staging: int) -> HalfDone | None:
-    """Carry out an open plan, unless its places are no longer as they were. Return what is missing."""
+    """Carry out an open plan whose places are as they were. Return what is missing, if anything."""
     steps = record.plan.steps
     if not found.is_of_this_boot:
         return split_names(steps, 0, "the machine was started again")
