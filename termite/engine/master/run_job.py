@@ -298,13 +298,13 @@ def has_warnings(master: Master, job: Job) -> bool:
     """Return True if `show_warnings` has something to say."""
     warning = environment_of(job.request.invocation).warning
     is_ignored = bool(warning) and master.notices.is_new(NoticeKind.SETTINGS_IGNORED, os.fsencode(warning))
-    return bool(job.warning) or master.tree.has_discarded or is_ignored
+    return bool(job.warning) or bool(master.tree.discarded) or is_ignored
 
 
 async def show_warnings(master: Master, job: Job) -> None:
-    """Notify the user of rules and settings that were ignored, and of discarded results."""
-    for line in master.tree.take_discarded() if master.tree.has_discarded else ():
-        await job.launcher.notice(f"termite: {line}")
+    """Notify the user of ignored rules and settings, and of results that were discarded."""
+    while master.tree.discarded:
+        await job.launcher.notice(f"termite: {master.tree.discarded.pop(0)}")
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     warning = environment_of(job.request.invocation).warning

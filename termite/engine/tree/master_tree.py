@@ -35,7 +35,6 @@ from termite.engine.tree.publishing.publication import (
     TreeParts,
     publish_in_turn,
 )
-from termite.engine.tree.publishing.redo import HalfDone
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.temporary_files import TemporaryFiles
 from termite.engine.tree.tools.entry_notes import EntryNotes
@@ -84,9 +83,9 @@ class MasterTree:
         self._temporary = TemporaryFiles(self._disk, self._exports, self._follower)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
-        self._discarded: list[HalfDone] = []
-        staging, discard = self._staging, self._discarded.append
-        staging.earlier = clear_staging(staging.path.parent, staging.fd, staging.plan.label, discard)
+        self.discarded: list[str] = []  # lines that name what is missing of the results of killed masters
+        staging = self._staging
+        staging.earlier = clear_staging(staging.path.parent, staging.fd, staging.plan.label, self.discarded)
         self._contents = FileContents(self._disk, self._exports, self._hashes, self._follower, self._journal)
         self._emptying = 0  # threads that are removing trash now
         never_leaves = frozenset(config.excludes + config.hidden)
@@ -197,8 +196,7 @@ class MasterTree:
         Everything done before the call is in the journal afterwards. Raise Retryable, for the
         scheduler, if nobody knows what is at one of the places; the next call checks it again.
         """
-        is_trash_left = self._emptying > 0 or self._turn.locked()
-        number = self._journal.append(self._follower.drain(is_trash_left=is_trash_left))
+        number = self._journal.append(self._follower.drain(is_trash_left=self._emptying > 0 or self._turn.locked()))
         if self._hashes.is_flush_due:
             self._hashes.flush()
         return number
@@ -322,16 +320,6 @@ class MasterTree:
         """Wait until all results that are being written now are complete."""
         async with self._turn:
             pass
-
-    @property
-    def has_discarded(self) -> bool:
-        """True if results of earlier masters were discarded, and nobody has taken them yet."""
-        return bool(self._discarded)
-
-    def take_discarded(self) -> list[str]:
-        """Return the lines that name what is missing of the results of earlier masters, once."""
-        taken, self._discarded = self._discarded, []
-        return [line for half in taken for line in half.later_lines()]
 
     # -- life and statistics -----------------------------------------------------------------------------------------
 

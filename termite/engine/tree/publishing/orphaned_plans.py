@@ -6,7 +6,6 @@ The rules for a plan are those of `redo`. All functions block.
 
 import logging
 import os
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from errno import ENOENT
 from pathlib import Path
@@ -36,15 +35,13 @@ OWN_FILES = (CLOCK, IGNORE)  # of the staging directory: they belong to no plan
 log = logging.getLogger(__name__)
 
 
-def clear_staging(
-    root: Path, staging: int, own_label: bytes, discard: Callable[[HalfDone], None] = lambda half: None
-) -> frozenset[bytes]:
+def clear_staging(root: Path, staging: int, own_label: bytes, discarded: list[str] | None = None) -> frozenset[bytes]:
     """Finish the plans of masters that have ended, and remove everything else that they have left.
 
     A plan is discarded if anything that it names has changed since, or cannot be looked at. Then
-    `discard` gets what is missing. The plan and the staged files of a master that lives are not
-    touched. `own_label` is b"" for a process that has no plan. Return the plan files that stay,
-    other than our own. Raise OSError.
+    `discarded` gets lines that name what is missing. The plan and the staged files of a master that
+    lives are not touched. `own_label` is b"" for a process that has no plan. Return the plan files
+    that stay, other than our own. Raise OSError.
     """
     # Entries are listed before plans. So an entry whose plan is not found has no living owner.
     entries = [entry for entry in map(os.fsencode, os.listdir(staging)) if entry not in OWN_FILES]
@@ -64,7 +61,9 @@ def clear_staging(
             locks.callback(os.close, fd)
             if not lock(fd, wait=False):
                 kept.add(label)
-            elif os.fstat(fd).st_nlink and _finish_orphan(name, fd, root, staging, discard):
+            elif os.fstat(fd).st_nlink and _finish_orphan(
+                name, fd, root, staging, [] if discarded is None else discarded
+            ):
                 files.add(name)
         for entry in entries:
             label = entry.removeprefix(PREFIX) if entry.startswith(PREFIX) else entry.partition(b".")[0]
@@ -125,7 +124,7 @@ def clear_abandoned_tree(top: int) -> bool:
     return True
 
 
-def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, discard: Callable[[HalfDone], None]) -> bool:
+def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, discarded: list[str]) -> bool:
     """Finish or discard the plan of an ended master. Return whether a launcher may ask for it."""
     try:
         found = FoundPlan(name, fd)
@@ -144,12 +143,12 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, discard: Call
                 _remove_near_copies(record.plan.steps, root)
             names = b" ".join(trouble.left[:SHOWN_NAMES])
             log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
-            discard(trouble)
+            discarded += trouble.later_lines()
     return any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
 
 
 def _complete(found: FoundPlan, record: Record, root: Path, staging: int) -> HalfDone | None:
-    """Carry out an open plan whose places are as they were. Return what is missing, if anything."""
+    """Carry out an open plan, unless its places have changed. Return what is missing."""
     steps = record.plan.steps
     if not found.is_of_this_boot:
         return split_names(steps, 0, "the machine was started again")

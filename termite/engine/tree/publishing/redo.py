@@ -64,7 +64,7 @@ class HalfDone:
         yield from self._lists()
 
     def later_lines(self) -> Iterator[str]:
-        """Yield the lines for the user of a later build, when the command's launcher is gone."""
+        """Yield the lines that tell the user of a later build."""
         yield f"a master was killed, and a command's results were not all written to the tree ({self.reason})"
         yield from self._lists()
 

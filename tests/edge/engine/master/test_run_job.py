@@ -134,14 +134,6 @@ class FakeTree:
     ) -> None:
         self.shown += [*(tool.path for tool in tools), *directories, *links]
 
-    @property
-    def has_discarded(self) -> bool:
-        return bool(self.discarded)
-
-    def take_discarded(self) -> list[str]:
-        taken, self.discarded = self.discarded, []
-        return taken
-
     def drain(self) -> int:
         self.steps.append("drain")
         return self.number
