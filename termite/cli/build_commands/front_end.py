@@ -16,7 +16,13 @@ from pathlib import Path
 from termite.cli import client
 from termite.cli.build_commands import callers_signals
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell, is_there
-from termite.cli.build_commands.summary_lines import pages_lines, path_lines, place_lines, summary_parts
+from termite.cli.build_commands.summary_lines import (
+    pages_lines,
+    path_lines,
+    place_lines,
+    start_lines,
+    summary_parts,
+)
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.canonical.marks import check_directory
 from termite.cli.canonical.own_words import take_at
@@ -254,11 +260,8 @@ def _prepare(
         # The tool may start launchers outside the tree: cargo does so for a crate that it has
         # downloaded.
         added["TERMITE_SOCKET"] = str(master.path)
-    if reply.get("bad_rules"):
-        say(f"{reply['bad_rules']}; the last good rules stay in force")
-    for one in reply.get("foreign", []):
-        machines = f"its machine is {one['theirs']}, this one is {one['ours']}"
-        say(f"worker {one['worker']} gets no commands: {machines}")
+    for line in start_lines(reply):
+        say(line)
     return master, [name, *reply["argv"][1:]], {**os.environ, **added}
 
 

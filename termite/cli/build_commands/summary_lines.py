@@ -1,4 +1,4 @@
-"""The lines of a build's summary, which a front end prints when its tool has ended."""
+"""Make the lines that a front end prints at the start of a build, and its summary at the end."""
 
 import contextlib
 from collections.abc import Iterator
@@ -31,6 +31,15 @@ EVENTS = {
     "socket-left": "socket, stayed on its worker",
 }
 BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
+
+
+def start_lines(reply: client.Reply) -> list[str]:
+    """Return what the answer of the master to the start of a build says to the user."""
+    lines = [f"{reply['bad_rules']}; the last good rules stay in force"] if reply.get("bad_rules") else []
+    for one in reply.get("foreign", []):
+        machines = f"its machine is {one['theirs']}, this one is {one['ours']}"
+        lines.append(f"worker {one['worker']} gets no commands: {machines}")
+    return lines
 
 
 def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
