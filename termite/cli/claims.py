@@ -7,17 +7,16 @@ take most of a master's start.
 
 import os
 import socket
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from termite.cli.client import SOCKET
 from termite.cli.flags import with_two_dashes
+from termite.engine.paths import MASTER_SOCKET
+from termite.engine.socket_peers import peer_ids
 
 PATIENCE_S = 30.0  # a master starts in half a second; a loaded machine takes longer
 BACKLOG = 128
-_PEER = struct.Struct("3i")
 
 
 def claim_tree(argv: Sequence[str]) -> socket.socket | None:
@@ -51,8 +50,7 @@ def _wait_for_claim(directory: Path) -> bool:
             waiting.connect(_name(directory))
         except OSError:  # nobody listens, so no master is starting
             return False
-        _, uid, _ = _PEER.unpack(waiting.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        if uid != os.geteuid():
+        if peer_ids(waiting.getsockopt)[1] != os.geteuid():
             return False
         with suppress(OSError):  # nothing is ever sent: the call returns when the claim ends
             waiting.recv(1)
@@ -70,9 +68,9 @@ def _socket_in(argv: Sequence[str]) -> str:
     Importing the parser would take too long here.
     """
     words = with_two_dashes(argv)
-    named = SOCKET
+    named = MASTER_SOCKET
     for at, word in enumerate(words):
         name, equals, content = word.partition("=")
         if name == "--socket":
             named = content if equals else "".join(words[at + 1 : at + 2])
-    return named or SOCKET
+    return named or MASTER_SOCKET

@@ -19,9 +19,10 @@ from pathlib import Path
 from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
 from termite.engine.errors import Reason, RemoteProtocolError, UserError
 from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
+from termite.engine.paths import MASTER_SOCKET
+from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.protocol import records
 
-SOCKET = ".termite-socket"
 READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
 END_S = 30.0
@@ -154,8 +155,7 @@ class Client:
 
     def _peer(self) -> tuple[int, int]:
         """Return the process id and the user id of the master."""
-        pid, uid, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return pid, uid
+        return peer_ids(self._socket.getsockopt)[:2]
 
     def _receive(self) -> Reply:
         while True:
@@ -177,7 +177,7 @@ def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | 
     if named is not None:
         return directory / named if named else None
     for place in (directory, *directory.parents):
-        path = place / SOCKET
+        path = place / MASTER_SOCKET
         if _is_our_socket(path):
             return path
     of_build = env.get("TERMITE_BUILD_SOCKET")
@@ -251,10 +251,10 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = (), at: 
     start = parse_start_report(_read_until_closed(ready))
     if start.error:
         try:
-            return Client(root / SOCKET), False
+            return Client(root / MASTER_SOCKET), False
         except NoMaster:
             raise UserError(start.error, hint=start.hint or f"see {log}") from None
-    return Client(root / SOCKET), True
+    return Client(root / MASTER_SOCKET), True
 
 
 def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log: Path, ready: int) -> None:
@@ -269,7 +269,14 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log:
         os.closerange(3, ready)
         os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
         os.set_inheritable(ready, True)
-        command = [sys.executable, "-m", "termite.cli.master_command", "--embedded", "--socket", str(root / SOCKET)]
+        command = [
+            sys.executable,
+            "-m",
+            "termite.cli.master_command",
+            "--embedded",
+            "--socket",
+            str(root / MASTER_SOCKET),
+        ]
         command += ["--ready-fd", str(ready), "--idle-exit", IDLE_S, "--keepalive", IDLE_S]
         command += ["--jobs", str(jobs), "--logfile", str(log)]
         command += [f"--export={path}" for path in exports]

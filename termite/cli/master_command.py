@@ -33,8 +33,9 @@ from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig
 from termite.engine.host.log_tail import LogTail
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
-from termite.engine.master.shared import SOCKET, MasterConfig
+from termite.engine.master.shared import MasterConfig
 from termite.engine.model import CacheMode, TraceMode
+from termite.engine.paths import MASTER_SOCKET
 from termite.engine.recall.shared_store.shared_settings import (
     SharedSettings,
     check_extra,
@@ -307,7 +308,7 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
     )
     add = parser.add_argument
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
-    add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
+    add("--socket", type=Path, default=Path(MASTER_SOCKET), metavar="FILE", help="its directory is the top of the tree")
     add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help=exclude)
     add("--env-exclude", action="append", default=[], metavar="PATTERN", help=env_exclude)

@@ -12,6 +12,7 @@ from pathlib import PurePath
 
 from termite.engine.errors import FsError, RemoteProtocolError
 
+MASTER_SOCKET = ".termite-socket"  # in the top of a tree; native/launcher has the same name
 NAME_BYTES = 1024  # what FUSE takes: on a disk of Windows, 255 UTF-16 units may be 765 bytes
 RESULT_BYTES = 4095  # PATH_MAX without its NUL: a mirror reads what a job has made by paths that system calls take
 # A tree may be deeper than any path that a system call takes, as programs go down step by step:

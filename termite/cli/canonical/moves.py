@@ -22,6 +22,7 @@ from termite.cli.flags import print_line
 from termite.cli.places import CACHE, STATE, home, own_directory, working_directory
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
+from termite.engine.paths import MASTER_SOCKET
 
 _SYSTEM = ("/usr", "/etc", "/bin", "/lib", "/tmp", "/var/tmp")  # what each build needs
 
@@ -116,7 +117,7 @@ def _needed_places() -> Iterator[tuple[str, Path]]:
 
 
 def _find_or_start(tree: MovedTree, place: Path) -> client.Client:
-    socket = tree.own / client.SOCKET
+    socket = tree.own / MASTER_SOCKET
     try:
         return client.Client(socket)
     except client.NoMaster:

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +12,11 @@ import trio
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.history.logic.live_events import Event, parse_event
+from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.protocol import records
 
 READ_BYTES = 64 * 1024
 CONNECT_S = 30.0  # a master that does not accept so long is stopped
-_PEER = struct.Struct("3i")
 
 
 class LiveStream:
@@ -83,8 +82,7 @@ async def open_live_stream(path: Path) -> AsyncIterator[LiveStream]:
         text = error.strerror if isinstance(error, OSError) else "it does not answer"
         raise UserError(f"no master listens at {path}: {text}", hint="start one with `termite-ctl start`") from error
     async with trio.SocketStream(connection) as stream:
-        uid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1]
-        if uid != os.geteuid():
+        if peer_ids(connection.getsockopt)[1] != os.geteuid():
             raise UserError(f"the master that listens at {path} belongs to another user")
         await stream.send_all(records.frame(records.CONTROL, json.dumps({"command": "watch"}).encode()))
         yield LiveStream(stream)

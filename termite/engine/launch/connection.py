@@ -7,7 +7,6 @@ sending a frame.
 
 import contextlib
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from errno import errorcode
@@ -20,12 +19,12 @@ from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryabl
 from termite.engine.launch import launcher_calls
 from termite.engine.launch.invocation import parse_window
 from termite.engine.model import Exit, WindowSize
+from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 READ_BYTES = 64 * 1024
 STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: the launcher's buffer is not larger
-PEER = struct.Struct("3i")
 
 Reply = dict[str, object]
 
@@ -380,8 +379,6 @@ def _parse_errno(payload: bytes) -> int:
 
 def _peer_pid(connection: socket.socket) -> int:
     try:
-        credentials = launcher_calls.getsockopt(connection, socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        return peer_ids(lambda level, name, size: launcher_calls.getsockopt(connection, level, name, size))[0]
     except OSError:  # 0 means unknown: a record then names no process
         return 0
-    pid: int = PEER.unpack(credentials)[0]
-    return pid

@@ -7,9 +7,9 @@ milliseconds.
 
 import os
 import socket
-import struct
 
 from termite.engine.errors import Reason
+from termite.engine.socket_peers import peer_ids
 
 
 class Vantage:
@@ -43,7 +43,7 @@ def own_ids() -> tuple[int, int]:
     """
     one, other = socket.socketpair()
     with one, other:
-        _, uid, gid = struct.unpack("3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        _, uid, gid = peer_ids(one.getsockopt)
     return uid, gid
 
 

@@ -54,7 +54,6 @@ from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
 from termite.engine.wire.protocol.messages import Run
 
-SOCKET = ".termite-socket"
 MAX_GROUPS = 256  # of a user; a job may not give its files to more
 
 

@@ -20,13 +20,14 @@ import os
 import random
 import select
 import socket
-import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
+
+from termite.engine.socket_peers import peer_ids
 
 HERE = "this machine"
 HELLO_S = 3.0
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 _RECORD_HEAD_BYTES = 5  # of TLS: kind, version, length
 _HANDSHAKE = 22
 _HELLO_MAX_BYTES = 16 * 1024
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Dropped(Exception):
@@ -189,8 +189,7 @@ def source_of(stream: trio.SocketStream) -> str:
 
 def is_own_user(stream: trio.SocketStream) -> bool:
     """Return True if the other end of a unix socket is root or the user of this process."""
-    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return _CREDENTIALS.unpack(credentials)[1] in (0, os.geteuid())
+    return peer_ids(stream.socket.getsockopt)[1] in (0, os.geteuid())
 
 
 async def _hello(connection: trio.socket.SocketType, source: str) -> None:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from termite.cli.client import SOCKET, find_socket
+from termite.cli.client import find_socket
 from termite.cli.flags import print_line
 from termite.cli.page_server.pages_address import parse_page_address, require_packages
 from termite.cli.parser import Parser
@@ -11,6 +11,7 @@ from termite.cli.places import records_directory, web_address_file, working_dire
 from termite.cli.readers.recorded_builds import recorded_builds_here
 from termite.cli.readers.web_address import remove_address, write_address
 from termite.cli.subcommands.registry import Subcommand
+from termite.engine.paths import MASTER_SOCKET
 
 _PORT = 1240
 
@@ -41,7 +42,7 @@ def _run(flags: Namespace) -> int:
         _say_address(url, file)
 
     try:
-        trio.run(serve_pages, tree, socket or tree / SOCKET, records_directory(tree), address, flags.name, say)
+        trio.run(serve_pages, tree, socket or tree / MASTER_SOCKET, records_directory(tree), address, flags.name, say)
     finally:
         remove_address(file)
     return 0

@@ -10,6 +10,7 @@ from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError, words_of
+from termite.engine.paths import MASTER_SOCKET
 
 
 def _add_flags(parser: Parser) -> None:
@@ -26,7 +27,7 @@ def _run(flags: Namespace) -> int:
     root = here if given else client.choose_root(here, here)
     at = checked_path(root, flags.at)
     try:
-        master = client.Client(root / client.SOCKET)
+        master = client.Client(root / MASTER_SOCKET)
     except client.NoMaster:
         _, is_ours = client.start_embedded(root, at=at)
         more = ", with a worker on this machine; it ends when idle for ten minutes" if is_ours else " already"

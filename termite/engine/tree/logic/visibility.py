@@ -10,10 +10,9 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from termite.engine.paths import from_root_down, is_within, join, split
+from termite.engine.paths import MASTER_SOCKET, from_root_down, is_within, join, split
 from termite.engine.tree.logic.temporary_names import TEMPORARY, is_never_shown, temporary_above
 
-SOCKET = b".termite-socket"
 STAGING = b".termite-staging"
 AREA = STAGING + b"-"  # begins the name of a staging directory on another file system below the root
 
@@ -109,7 +108,9 @@ class Exports:
         self._anchors |= dict.fromkeys(self._exports, Visibility.WHOLE)
         self._anchors |= dict.fromkeys((*excludes, *hidden), Visibility.HIDDEN)
         self._anchors[writable_root] = Visibility.WHOLE
-        self._anchors |= dict.fromkeys((join(writable_root, SOCKET), join(writable_root, STAGING)), Visibility.HIDDEN)
+        self._anchors |= dict.fromkeys(
+            (join(writable_root, MASTER_SOCKET.encode()), join(writable_root, STAGING)), Visibility.HIDDEN
+        )
         shared = TEMPORARY if shares_temporary else ()
         self.temporary = tuple(top for top in shared if self._anchors[top] is not Visibility.HIDDEN)
         self._longest = max(map(len, self._anchors))
