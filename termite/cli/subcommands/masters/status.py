@@ -62,11 +62,14 @@ def _status_text(status: Reply) -> str:
     rows += [("here", f"{counted(count, 'command')}: {words_of(tie)}") for tie, count in tied.items()]
     rows += _worker_rows(status) + _shared_rows(status)
     if status["elsewhere"] and not _is_moved(status):
-        difference = words_of(str(status["elsewhere"]))
-        rows.append(("elsewhere", f"termite-ctl was {difference}: builds that start here run on this machine"))
+        rows.append(("elsewhere", _elsewhere_text(str(status["elsewhere"]))))
     if status["trouble"]:
         rows.append(("trouble", str(cast(Reply, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{printable(text, LONGEST_LINE)}" for name, text in rows)
+
+
+def _elsewhere_text(reason: str) -> str:
+    return f"termite-ctl was {words_of(reason)}: builds that start here run on this machine"
 
 
 def _is_moved(status: Reply) -> bool:
