@@ -269,15 +269,8 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log:
         os.closerange(3, ready)
         os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
         os.set_inheritable(ready, True)
-        command = [
-            sys.executable,
-            "-m",
-            "termite.cli.master_command",
-            "--embedded",
-            "--socket",
-            str(root / MASTER_SOCKET),
-        ]
-        command += ["--ready-fd", str(ready), "--idle-exit", IDLE_S, "--keepalive", IDLE_S]
+        command = [sys.executable, "-m", "termite.cli.master_command", "--embedded", "--ready-fd", str(ready)]
+        command += ["--socket", str(root / MASTER_SOCKET), "--idle-exit", IDLE_S, "--keepalive", IDLE_S]
         command += ["--jobs", str(jobs), "--logfile", str(log)]
         command += [f"--export={path}" for path in exports]
         command += [f"--at={at}"] if at else []
