@@ -5,16 +5,14 @@ forbids local runs: it then fails with the words and the code of a plain build.
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 
 from termite.engine.look_errors import is_answer
 from termite.engine.model import Invocation
+from termite.engine.script_heads import SCRIPT_HEAD_BYTES, script_interpreter
 
-HEAD_BYTES = 256  # BINPRM_BUF_SIZE: the kernel looks at no more of a script
 _MAX_INTERPRETERS = 5  # a script may have a script as its interpreter; see execve(2)
-_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")  # the kernel knows no other blanks
 
 
 def is_startable(invocation: Invocation) -> bool:
@@ -52,20 +50,15 @@ def _is_program(path: str, cwd: str) -> bool:
 
 
 def _interpreter_of(path: str) -> str | None:
-    """Return the interpreter that a script names, or None for any other file.
-
-    A name that goes on behind the head counts as none: the kernel rejects such a script, and then
-    shells run it themselves.
-    """
+    """Return the interpreter that a script names, or None for any other file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        head = os.read(fd, HEAD_BYTES)
+        head = os.read(fd, SCRIPT_HEAD_BYTES)
     except OSError:
         return None
     finally:
         os.close(fd)
-    name = _INTERPRETER.match(head)
-    return os.fsdecode(name[1]) if name and name.end() < HEAD_BYTES else None
+    return os.fsdecode(script_interpreter(head)) or None

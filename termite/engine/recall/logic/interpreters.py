@@ -5,7 +5,8 @@ The kernel opens it without a system call, so no trace has it. See execve(2) and
 
 import struct
 
-SCRIPT_LINE_BYTES = 256  # BINPRM_BUF_SIZE: the kernel reads as much of the first line
+from termite.engine.script_heads import script_interpreter
+
 ELF_HEAD = b"\x7fELF"
 _PT_INTERP = 3
 # By the class of the file: offsets of e_phoff, e_phentsize and e_phnum, and of p_offset and
@@ -19,9 +20,7 @@ def interpreter_of(head: bytes) -> bytes | None:
     Return None if the head does not tell: the program is unusual, or the head is too short.
     """
     if head.startswith(b"#!"):
-        line = head[2:SCRIPT_LINE_BYTES].partition(b"\n")[0]
-        words = line.replace(b"\t", b" ").split(b" ")
-        return next((word for word in words if word), b"")
+        return script_interpreter(head)
     if not head.startswith(ELF_HEAD):
         return b""
     try:

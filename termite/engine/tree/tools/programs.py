@@ -16,13 +16,13 @@ from errno import EINVAL, EISDIR, ENODEV, ENXIO
 from termite.engine import look_calls
 from termite.engine.look_errors import GONE, is_answer
 from termite.engine.model import Attr
+from termite.engine.script_heads import SCRIPT_HEAD_BYTES, script_interpreter
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.times import wire_ns
 
 # The system's own directories: their symlinks and scripts do not lead to private files, and there
 # are thousands of them.
 SYSTEM_DIRECTORIES = frozenset((b"bin", b"sbin", b"usr/bin", b"usr/sbin"))
-INTERPRETER_BYTES = 256  # the kernel reads no more of a script's first line
 MAX_LINKS = 40  # as many as the kernel follows
 NO_FILE = (EINVAL, EISDIR, ENODEV, ENXIO)  # of a directory, a socket or a device
 
@@ -122,14 +122,12 @@ def _interpreter_of(path: bytes) -> bytes:
             raise
         return b""
     try:
-        head = look_calls.read(fd, INTERPRETER_BYTES)
+        head = look_calls.read(fd, SCRIPT_HEAD_BYTES)
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
         return b""
     finally:
         os.close(fd)
-    if not head.startswith(b"#!"):
-        return b""
-    words = head[2:].partition(b"\n")[0].split()
-    return words[0] if words and words[0].startswith(b"/") else b""
+    found = script_interpreter(head)
+    return found if found.startswith(b"/") else b""
