@@ -6,6 +6,7 @@ functions here do not check their arguments.
 """
 
 import errno
+import re
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import PurePath
@@ -21,6 +22,7 @@ RESULT_BYTES = 4095  # PATH_MAX without its NUL: a mirror reads what a job has m
 PATH_BYTES = 4 * 4096
 DEEPEST_PATH = PATH_BYTES // 2  # names in a path
 SHOWN_BYTES = 100  # of something that is no path, in an error
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 _NO_NAMES = (b"", b".", b"..")
 
 
@@ -118,6 +120,17 @@ def is_within(path: bytes, top: bytes) -> bool:
 def is_below(path: bytes, top: bytes) -> bool:
     """Return whether `path` is strictly below the directory `top`; b"" is the root."""
     return path != top and is_within(path, top)
+
+
+def is_inside(path: str, top: str) -> bool:
+    """Do as `is_within` for absolute paths, as texts. `top` may end in a slash."""
+    top = top.rstrip("/")
+    return not top or path == top or path.startswith(f"{top}/")
+
+
+def unescape_mount_path(field: bytes) -> bytes:
+    """Return a path of /proc/PID/mountinfo without escapes of blanks and backslashes (proc(5))."""
+    return _ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), field)
 
 
 def tree_path(path: PurePath) -> bytes:

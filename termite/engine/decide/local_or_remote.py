@@ -21,6 +21,7 @@ from termite.engine.decide.private_places import PrivatePlaces
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Reason
 from termite.engine.model import Command, How, Verdict
+from termite.engine.paths import is_inside
 
 
 class Tie(NamedTuple):
@@ -91,5 +92,4 @@ def may_run_as_short(verdict: Verdict, env: Mapping[str, str]) -> bool:
 
 def _has_left(command: Command, root: str) -> bool:
     """Return whether a command was started outside the tree and does not name it."""
-    is_within = command.cwd == root or command.cwd.startswith(f"{root.rstrip('/')}/")
-    return not is_within and root not in command.text
+    return not is_inside(command.cwd, root) and root not in command.text

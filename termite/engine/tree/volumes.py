@@ -6,10 +6,11 @@ mount. Therefore the kernel's number of the mount counts as well as the device.
 
 import ctypes
 import os
-import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
+
+from termite.engine.paths import unescape_mount_path
 
 # From linux/stat.h: the fields that are asked for, and where they stand in struct statx.
 _AT_EMPTY_PATH = 0x1000
@@ -52,4 +53,4 @@ def mount_points() -> list[bytes]:
 
 def parse_mount_point(line: bytes) -> bytes:
     """Return the mount point of a line of mountinfo (proc(5)): its fifth field, without escapes."""
-    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])[1:]
+    return unescape_mount_path(line.split(b" ")[4])[1:]

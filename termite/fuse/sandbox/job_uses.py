@@ -16,6 +16,8 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from termite.engine.paths import unescape_mount_path
+
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STAT_BYTES = 1024  # of /proc/PID/stat: 52 numbers and a name of 64 bytes at most
 
@@ -168,13 +170,8 @@ def _mounted(pid: int, until_s: float) -> Iterator[tuple[tuple[int, int], int]]:
             device, place = before.split()[2], before.split()[4]
             major, _, minor = device.partition(":")
             with contextlib.suppress(OSError):
-                space = os.statvfs(f"/proc/{pid}/root{_unescaped(place)}")
+                space = os.statvfs(f"/proc/{pid}/root{os.fsdecode(unescape_mount_path(os.fsencode(place)))}")
                 yield (os.makedev(int(major), int(minor)), 0), (space.f_blocks - space.f_bfree) * space.f_frsize
-
-
-def _unescaped(path: str) -> str:
-    """Return a path of mountinfo with its spaces, tabs and newlines (proc(5))."""
-    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
 def _mapped_bytes(pid: int) -> int:

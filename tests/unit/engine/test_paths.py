@@ -18,7 +18,9 @@ from termite.engine.paths import (
     from_below_up,
     from_root_down,
     is_below,
+    is_inside,
     is_within,
+    unescape_mount_path,
 )
 
 BAD = [
@@ -129,3 +131,24 @@ def test_a_path_is_below_a_directory_by_whole_names(path: bytes, top: bytes, is_
 def test_a_directory_is_within_itself_and_not_below_itself(path: bytes) -> None:
     assert is_within(path, path)
     assert not is_below(path, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "top", "expected"),
+    [
+        ("/a", "/a", True),
+        ("/a/b", "/a", True),
+        ("/a/b", "/a/", True),
+        ("/ab", "/a", False),
+        ("/a", "/a/b", False),
+        ("/a", "/", True),
+        ("/", "/", True),
+    ],
+)
+def test_an_absolute_path_is_inside_a_directory_or_is_it(path: str, top: str, expected: bool) -> None:
+    assert is_inside(path, top) is expected
+
+
+def test_a_mount_path_has_every_escape_of_the_kernel_undone() -> None:
+    assert unescape_mount_path(rb"/a\040b\011c\012d\134e\043f") == b"/a b\tc\nd\\e#f"
+    assert unescape_mount_path(rb"/\134040") == rb"/\040", "what was undone is no escape"

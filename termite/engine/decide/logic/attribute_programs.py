@@ -11,6 +11,8 @@ is right on a worker only if all the files that it meets belong to him.
 
 import re
 
+from termite.engine.paths import is_inside
+
 # They make files as usual, and leave the umask alone. A linker only adds to the mode of its output
 # what the umask allows. The prefix is that of a cross compiler, as in arm-linux-gnueabi-gcc.
 _COMPILERS = r"(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|cpp|clang|clang\+\+|gfortran|as|ld|nasm|yasm)(?:-[\d.]+)?"
@@ -106,7 +108,7 @@ def _names_outside(text: str, root: str) -> bool:
     """Return whether a word names a path outside the tree other than the program of a command."""
     for found in _PATH.finditer(text):
         path = found[0].rstrip("/") or "/"
-        if any(path == top or path.startswith(f"{top}/") for top in (root.rstrip("/"), *_OWN_PLACES)):
+        if any(is_inside(path, top) for top in (root, *_OWN_PLACES)):
             continue
         if not _COMMAND_FOLLOWS.search(text[max(found.start() - _LOOK_BACK, 0) : found.start()]):
             return True

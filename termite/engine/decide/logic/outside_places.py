@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
+from termite.engine.paths import is_inside
+
 MAX_PLACES = 100  # of one build; a command that writes at a later one is known by its words only
 MAX_DIRECTORIES = 1000  # for which patterns are kept
 MERGED_DEPTH = 2  # /srv/a may stand for two directories below it, /srv may not
@@ -117,7 +119,7 @@ class OutsidePlaces:
 
     def containing(self, place: str) -> str:
         """Return the place that stands for this one, or "" if none does."""
-        return next((known for known in self._names if _is_at_or_above(known, place)), "")
+        return next((known for known in self._names if is_inside(place, known)), "")
 
     def place_in(self, text: str, cwd: str) -> str:
         """Return the first place that a command's text names, or "" if it names none.
@@ -144,7 +146,7 @@ class OutsidePlaces:
 
     def _may_stand_for_others(self, directory: str) -> bool:
         is_deep = directory.count("/") >= MERGED_DEPTH
-        return is_deep and not is_system(directory) and not _is_at_or_above(directory, self._root)
+        return is_deep and not is_system(directory) and not is_inside(self._root, directory)
 
     def _pattern(self, cwd: str) -> tuple[list[str], re.Pattern[str]]:
         alternatives: list[str] = []
@@ -166,12 +168,12 @@ def common_place(paths: Sequence[str], writable_root: str) -> str:
     place = _parent(paths[0])
     for path in paths[1:]:
         place = _common_directory(place, _parent(path))
-    return paths[0] if _is_at_or_above(place, writable_root) or is_system(place) else place
+    return paths[0] if is_inside(writable_root, place) or is_system(place) else place
 
 
 def is_system(path: str) -> bool:
     """Return whether the path belongs to the parts of the system that many commands name."""
-    return any(_is_at_or_above(top, path) for top in SYSTEM)
+    return any(is_inside(path, top) for top in SYSTEM)
 
 
 def paths_in(text: str) -> list[str]:
@@ -202,10 +204,6 @@ def _common_directory(one: str, other: str) -> str:
             break
         same.append(name)
     return "/".join(same) or "/"
-
-
-def _is_at_or_above(directory: str, path: str) -> bool:
-    return directory == "/" or path == directory or path.startswith(directory + "/")
 
 
 def expanded(text: str, env: Mapping[str, str]) -> str:
