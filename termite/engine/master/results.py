@@ -26,7 +26,7 @@ from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.plan_file import is_alive
 from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import Ticket
-from termite.engine.tree.publishing.staging import StagedWriter
+from termite.engine.tree.publishing.staging import StagedWriter, discard_all
 from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.messages import Ran
 
@@ -104,17 +104,13 @@ class FetchedContents:
             try:
                 await _fetch_all(self._lease, self._tree, missing, contents, self._writers)
             except BaseException:
-                self._discard()
+                discard_all(self._writers)
                 raise
         return contents
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None:
-            self._discard()
-
-    def _discard(self) -> None:
-        for writer in self._writers:
-            writer.discard()
+            discard_all(self._writers)
 
 
 def _sort_inline(lease: Lease, ran: Ran, digests: Iterable[Digest]) -> tuple[dict[bytes, bytes | Path], list[Digest]]:

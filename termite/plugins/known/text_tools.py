@@ -18,7 +18,6 @@ _SUBSTITUTION = "|".join(
     for mark in ("/", r"\|", ",", "%", ":", "@", "_")
 )
 _SED_COMMAND = rf"[ \t]*(?:{_ADDRESS}(?:,{_ADDRESS})?[ \t]*)?!?[ \t]*(?:[dpqnNhHgGxDP=]|{_SUBSTITUTION})[ \t]*"
-_SED_OPTION = re.compile(r"-[nErsz]+|-i[.\w~]*|--quiet|--silent|--in-place(?:=[.\w~]*)?|--regexp-extended|--posix")
 _SED_SCRIPT = re.compile(rf"{_SED_COMMAND}(?:[;\n]{_SED_COMMAND})*", re.DOTALL)
 # The options of tools that only copy parts of files to standard output: without and with a text.
 # Missing are `sort -R`, `tail -f`, and `grep -r`, which writes in the order of a directory.

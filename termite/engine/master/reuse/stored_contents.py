@@ -11,7 +11,7 @@ from termite.engine.model import Digest
 from termite.engine.recall.result_store import ResultStore
 from termite.engine.sparse_content import BLOCK_BYTES, digest_of, pieces
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.tree.publishing.staging import StagedWriter
+from termite.engine.tree.publishing.staging import StagedWriter, discard_all
 
 MOST_AT_ONCE_BYTES = 1024 * 1024  # of one file that is read in the event loop, in about a millisecond
 
@@ -36,16 +36,12 @@ class StoredContents:
         try:
             return {digest.sha256: await self._get(digest) for digest in self._digests}
         except BaseException:
-            self._discard()
+            discard_all(self._writers)
             raise
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None:
-            self._discard()
-
-    def _discard(self) -> None:
-        for writer in self._writers:
-            writer.discard()
+            discard_all(self._writers)
 
     async def _get(self, digest: Digest) -> bytes | Path:
         fd = self._store.open_content(digest)

@@ -21,7 +21,18 @@ from termite.engine.recall.logic.temporary_entries import is_temporary
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import UNKNOWN_SHA256, TreeFacts, UnservedDirectory
 from termite.engine.recall.logic.use_rules import use_of_input, use_of_output
-from termite.engine.recall.logic.uses import FILL, FRESH, LIST, TIME, TYPE, WHOLE, Dependency, PathSet
+from termite.engine.recall.logic.uses import (
+    FILL,
+    FRESH,
+    LIST,
+    TIME,
+    TYPE,
+    WHOLE,
+    Dependency,
+    PathSet,
+    is_present_directory,
+    is_present_file,
+)
 from termite.engine.tree.logic.times import Timing
 
 # The sandbox makes them, and shows the same to every job. They are no part of the AttrTree.
@@ -114,7 +125,7 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
     executed = [
         place
         for place in found.places.values()
-        if place.kinds & _EXEC and (_is_file(place.before) or place.kinds & _NAMES_CHANGE)
+        if place.kinds & _EXEC and (is_present_file(place.before) or place.kinds & _NAMES_CHANGE)
     ]
     for place in executed:
         found.tools[place.real] = None
@@ -166,7 +177,7 @@ class _Finding:
         self.changed = {
             change.path: change
             for change in self.job.changes
-            if not (_is_directory(change.attr) and _is_directory(self.before[change.path]))
+            if not (is_present_directory(change.attr) and is_present_directory(self.before[change.path]))
         }
 
     def note(self, access: PathAccess) -> None:
@@ -289,7 +300,7 @@ class _Finding:
         for path, use in self.uses.items():
             place = self.places.get(path)
             before = place.before if place is not None else self.before.get(path)
-            if use & WHOLE and before is not None and _is_file(before) and before.nlink > 1:
+            if use & WHOLE and before is not None and is_present_file(before) and before.nlink > 1:
                 raise NotStorable(Obstacle.HIDDEN, b"/" + path)
 
     def _dependency(self, path: bytes) -> Dependency:
@@ -312,11 +323,3 @@ def _has_set_times(job: EndedJob, before: Mapping[bytes, Attr | None]) -> bool:
         and ((old := before[change.path]) is None or old.mtime_ns != change.attr.mtime_ns)
         for change in job.changes
     )
-
-
-def _is_directory(attr: Attr | None) -> bool:
-    return attr is not None and stat.S_ISDIR(attr.mode)
-
-
-def _is_file(attr: Attr | None) -> bool:
-    return attr is not None and stat.S_ISREG(attr.mode)

@@ -21,6 +21,8 @@ from termite.engine.recall.logic.uses import (
     TIME,
     TYPE,
     WHOLE,
+    is_present_directory,
+    is_present_file,
 )
 
 # Accesses as plain numbers, which are a hundred times as fast as members of a flag.
@@ -71,7 +73,7 @@ def use_of_output(
     `is_overwriter`: the job overwrites its outputs although it looks at them first. `is_closed`:
     the directory may not be written, so that removing or replacing the file has failed.
     """
-    if _is_directory(before):
+    if is_present_directory(before):
         return TYPE | MODE | LIST
     is_writable = before is None or bool(stat.S_ISREG(before.mode) and before.mode & 0o200)
     is_fresh = first & (_CREATE | _TRUNC) and not first & (_READ | _WRITE | _EXCL)
@@ -79,7 +81,7 @@ def use_of_output(
     is_kept = bool(first & (_READ | _WRITE) or (kinds & _WRITE and not kinds & (_TRUNC | _UNLINK)))
     if before is not None and kinds & _MOVED:
         use = WHOLE | TIME
-    elif _is_file(after) and is_writable and (is_fresh or (is_overwriter and not is_kept)):
+    elif is_present_file(after) and is_writable and (is_fresh or (is_overwriter and not is_kept)):
         # O_TRUNC keeps the mode. Nobody knows which one a new file would have got.
         return FRESH | TYPE if before is not None and after is not None and after.mode == before.mode else FRESH
     elif first & _IN_PLACE:
@@ -98,11 +100,3 @@ def use_of_output(
         if stat.S_ISLNK(before.mode):
             use |= LINK
     return use
-
-
-def _is_directory(attr: Attr | None) -> bool:
-    return attr is not None and stat.S_ISDIR(attr.mode)
-
-
-def _is_file(attr: Attr | None) -> bool:
-    return attr is not None and stat.S_ISREG(attr.mode)

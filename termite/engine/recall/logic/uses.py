@@ -69,6 +69,16 @@ def pack_path_set(path_set: PathSet) -> tuple[bytes, bytes]:
     return hashlib.sha256(packed).digest(), packed
 
 
+def is_present_directory(attr: Attr | None) -> bool:
+    """Return whether these are the attributes of a directory; None, of nothing, are not."""
+    return attr is not None and stat.S_ISDIR(attr.mode)
+
+
+def is_present_file(attr: Attr | None) -> bool:
+    """Return whether these are the attributes of a regular file; None, of nothing, are not."""
+    return attr is not None and stat.S_ISREG(attr.mode)
+
+
 def find_intruder(path_set: PathSet, facts: TreeFacts) -> bytes | None:
     """Return a path that must be absent and is there, or None.
 

@@ -104,10 +104,10 @@ class Preparation:
         for change in plan.files:
             (self._same if self._is_same(change) else files).append(change)
             yield
-        last = {_digest(change).sha256: change for change in files}  # that needs each content
+        last = {digest_of_change(change).sha256: change for change in files}  # that needs each content
         for change in files:
             with FsErrors(change.path):
-                self._stage_file(change, contents, is_last=last[_digest(change).sha256] is change)
+                self._stage_file(change, contents, is_last=last[digest_of_change(change).sha256] is change)
             yield
         for changes, stage in (
             (plan.directories, self._stage_directory),
@@ -177,7 +177,7 @@ class Preparation:
     def _is_same(self, change: Change) -> bool:
         """Return whether a file has its content already, and is not removed before it is made."""
         seen = self._known.tree.seen(change.path)
-        if seen is None or not stat.S_ISREG(seen.attr.mode) or seen.attr.digest != _digest(change):
+        if seen is None or not stat.S_ISREG(seen.attr.mode) or seen.attr.digest != digest_of_change(change):
             return False
         if seen.attr.nlink > 1:
             return False  # the job has made it anew: it is no longer the file of the other names
@@ -204,7 +204,7 @@ class Preparation:
         `is_last`: no other file of the job needs this content, so a staged one need not be copied.
         """
         attr = _attr(change)
-        digest = _digest(change)
+        digest = digest_of_change(change)
         content = contents.get(digest.sha256, b"" if digest.size == 0 else None)
         if content is None:
             raise RemoteProtocolError(f"no content of {change.path!r}")
@@ -382,7 +382,8 @@ def _attr(change: Change) -> Attr:
     return change.attr
 
 
-def _digest(change: Change) -> Digest:
+def digest_of_change(change: Change) -> Digest:
+    """Return the digest of a file's new content; the change has been checked."""
     digest = _attr(change).digest
     assert digest is not None, "the plan has checked it"
     return digest

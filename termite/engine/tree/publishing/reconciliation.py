@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 from termite.engine.errors import Conflict, RemoteProtocolError
-from termite.engine.model import Attr, BaseVersion, Change, Digest
+from termite.engine.model import BaseVersion, Change, Digest
 from termite.engine.paths import split
 from termite.engine.sparse_content import ContentHash
 from termite.engine.tree.disk import Disk, FsErrors, LookErrors
@@ -30,7 +30,7 @@ from termite.engine.tree.logic.attrs import AttrTree, Seen
 from termite.engine.tree.logic.bases import Judgement, judge, needs_base
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.publishing.preparation import Contents
+from termite.engine.tree.publishing.preparation import Contents, digest_of_change
 from termite.engine.tree.publishing.staging import BLOCK_BYTES, StagedWriter, Staging
 
 T = TypeVar("T")
@@ -145,7 +145,7 @@ class Reconciliation:
             verdict = await self._judge(change, base)
             if verdict is Judgement.APPEND and (tail := await self._append(change, base, contents)):
                 path, tails[change.path] = tail
-                staged[_digest(tails[change.path]).sha256] = path
+                staged[digest_of_change(tails[change.path]).sha256] = path
             elif verdict is not Judgement.PLACE:
                 conflicts.append(change.path)
         if conflicts:
@@ -199,7 +199,7 @@ class Reconciliation:
         """
         seen = self._near.tree.seen(change.path)
         assert seen is not None and change.attr is not None, "both are files"
-        content = contents.get(_digest(change).sha256)
+        content = contents.get(digest_of_change(change).sha256)
         if content is None:
             raise RemoteProtocolError(f"no content of {change.path!r}")
         staged = await self._read(seen.attr.size, lambda: self._join(change.path, seen, base, content))
@@ -309,9 +309,3 @@ def _blocks_of_file(fd: int) -> Iterator[bytes]:
     while block := os.pread(fd, BLOCK_BYTES, offset):
         yield block
         offset += len(block)
-
-
-def _digest(change: Change) -> Digest:
-    attr: Attr | None = change.attr
-    assert attr is not None and attr.digest is not None, "the change has been checked"
-    return attr.digest

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from errno import EACCES
 from pathlib import Path
@@ -177,6 +178,12 @@ class StagedWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def discard_all(writers: Iterable[StagedWriter]) -> None:
+    """Remove what was written and not published."""
+    for writer in writers:
+        writer.discard()
 
 
 def open_staging(top: int, *, is_made: bool) -> int:
