@@ -12,12 +12,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 import trio
 
-import termite
 from termite.cli.page_server.pages_address import (
     PageAddress,
     new_token,
@@ -26,6 +24,7 @@ from termite.cli.page_server.pages_address import (
     require_packages,
 )
 from termite.cli.page_server.pages_start import PagesStart
+from termite.engine.host.native_programs import own_variables
 from termite.engine.wire.protocol.foreign_text import printable
 
 PROGRAM = (sys.executable, "-P", "-m", "termite.cli.web.farm.farm_process")
@@ -94,7 +93,7 @@ async def _serve_once(start: PagesStart) -> str:
             stderr=subprocess.PIPE,
             pass_fds=(start.socket_fd,),
             cwd="/",
-            env=_environment(),
+            env=own_variables("PATH"),
             start_new_session=True,  # Ctrl-C must reach the coordinator only, which then ends this
         )
     except OSError as error:
@@ -137,11 +136,3 @@ async def _log_lines(process: trio.Process) -> None:
                     log.warning("pages-said line=%s", printable(line.decode(errors="replace").rstrip()))
                     logged += 1
             rest = rest[-LINE_BYTES:]
-
-
-def _environment() -> dict[str, str]:
-    """Return the variables with which the process finds termite, and no others."""
-    package = str(Path(termite.__file__).parents[1])
-    path = os.pathsep.join([package, os.environ["PYTHONPATH"]]) if os.environ.get("PYTHONPATH") else package
-    kept = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
-    return {**kept, "PYTHONPATH": path, "LANG": "C.UTF-8"}

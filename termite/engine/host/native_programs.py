@@ -11,6 +11,13 @@ from termite.engine.errors import UserError
 _PACKAGE = Path(termite.__file__).parent
 
 
+def own_variables(*kept: str) -> dict[str, str]:
+    """Return the variables with which a Python process finds termite, and of ours only `kept`."""
+    package = str(_PACKAGE.parent)
+    path = os.pathsep.join([package, os.environ["PYTHONPATH"]]) if os.environ.get("PYTHONPATH") else package
+    return {**{name: os.environ[name] for name in kept if name in os.environ}, "PYTHONPATH": path, "LANG": "C.UTF-8"}
+
+
 def native_program(name: str, env: Mapping[str, str] = os.environ) -> Path:
     """Return the absolute path of the native program or library `name`.
 

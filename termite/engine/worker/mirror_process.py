@@ -18,9 +18,8 @@ from pathlib import Path
 
 import trio
 
-import termite
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.host.native_programs import enter_command
+from termite.engine.host.native_programs import enter_command, own_variables
 from termite.engine.host.process_state import STOPPED, children_of, process_state
 from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimits
 from termite.engine.wire.identity import Identity
@@ -221,7 +220,7 @@ def _start(
                 stderr=subprocess.PIPE,
                 pass_fds=(reader, master_fd, theirs.fileno()),
                 cwd="/",
-                env=_environment(),
+                env=own_variables("PATH", "TERMITE_NATIVE"),
                 start_new_session=True,  # Ctrl-C must reach the worker only, which then ends its mirrors
             )
             descriptor = _descriptor_of(process)
@@ -250,14 +249,6 @@ def _descriptor_of(process: subprocess.Popen[bytes]) -> int:
         assert process.stderr is not None
         process.stderr.close()
         raise
-
-
-def _environment() -> dict[str, str]:
-    """Return the variables with which the mirror finds termite, and no others."""
-    package = str(Path(termite.__file__).parents[1])
-    path = os.pathsep.join([package, os.environ["PYTHONPATH"]]) if os.environ.get("PYTHONPATH") else package
-    kept = {name: os.environ[name] for name in ("PATH", "TERMITE_NATIVE") if name in os.environ}
-    return {**kept, "PYTHONPATH": path, "LANG": "C.UTF-8"}
 
 
 def _start_values(
