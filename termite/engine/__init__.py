@@ -8,8 +8,8 @@
 * `loop` lets tasks take turns at listening.
 
 `model`, `errors`, `paths`, `nearest_name`, `beneath`, `sparse_content`, `private_directories`,
-`look_calls` and `look_errors` stand on the ground, and every room may import them. The import
-contract in pyproject.toml says which room may import which.
+`script_heads`, `socket_peers`, `look_calls` and `look_errors` stand on the ground, and every room
+may import them. The import contract in pyproject.toml says which room may import which.
 Do not touch: the engine never imports `fuse` or the plugins, because the mirror process and the
 master are joined by messages.
 """
