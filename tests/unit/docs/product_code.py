@@ -1,4 +1,4 @@
-"""The code of the product as syntax trees, parsed once for all tests of documents and rules."""
+"""The code of the product as syntax trees, parsed once for all tests of this folder."""
 
 import ast
 import functools

@@ -1,6 +1,7 @@
 """Tests of the built-in plugins, and of plugins that fail."""
 
 import dataclasses
+import functools
 import importlib
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ from termite.engine.decide.logic.rules import RuleBook, first_match
 NAMES = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "known", "runners", "machine")
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in NAMES)
 REMOTE, LOCAL, RECURSE = (False, False), (True, False), (True, True)
+
+
+@functools.cache
+def built_in() -> Plugins:
+    """Return the built-in plugins, loaded once for all tests."""
+    return Plugins(BUILT_IN)
 
 
 def invocation(*argv: str, tool: str = "") -> Invocation:
@@ -103,13 +110,13 @@ DECISIONS = [
 
 @pytest.mark.parametrize(("text", "expected"), DECISIONS)
 def test_what_steers_a_build_is_local_and_what_builds_is_remote(text: str, expected: tuple[bool, bool]) -> None:
-    verdict = RuleBook(Plugins(BUILT_IN).rules()).decide(text)
+    verdict = RuleBook(built_in().rules()).decide(text)
     assert (verdict.local, bool(verdict.rule and verdict.rule.recurse)) == expected
 
 
 @pytest.mark.parametrize("text", [text for text, _ in DECISIONS])
 def test_the_words_of_a_rule_only_save_a_search(text: str) -> None:
-    rules = Plugins(BUILT_IN).rules()
+    rules = built_in().rules()
     assert any(rule.words for rule in rules)
     assert (
         first_match(text, rules).local
@@ -118,7 +125,7 @@ def test_the_words_of_a_rule_only_save_a_search(text: str) -> None:
 
 
 def test_rules_of_a_recipe_see_it_without_the_line_breaks_that_make_leaves_in_it() -> None:
-    plugins = Plugins(BUILT_IN)
+    plugins = built_in()
     argv = ("/bin/sh", "-c", "cd x && \\\n  make a\\\\\nb")
     assert plugins.parse(invocation(*argv, tool="make")).text == "cd x &&   make a\\\\\nb"
     assert plugins.parse(invocation(*argv, tool="make")).argv == argv
@@ -128,16 +135,16 @@ def test_rules_of_a_recipe_see_it_without_the_line_breaks_that_make_leaves_in_it
 def test_rules_of_a_make_with_make_shell_see_no_exec_that_make_has_added() -> None:
     argv = ("/bin/sh", "-c", "exec gcc -c \\\nx.c")
     called = Invocation(argv, argv[0], True, "/", {}, How.SHELL, "")
-    command = Plugins(BUILT_IN).parse(called)
+    command = built_in().parse(called)
     assert (command.text, command.argv) == ("gcc -c x.c", argv)
-    assert Plugins(BUILT_IN).parse(invocation(*argv)).text == argv[2]
+    assert built_in().parse(invocation(*argv)).text == argv[2]
 
 
 def test_each_tool_is_started_under_its_own_name_with_the_preload_library() -> None:
-    command = Plugins(BUILT_IN).build("make", ["-j2"], "/x", {"A": "1"}, {"LD_PRELOAD": "lib"})
+    command = built_in().build("make", ["-j2"], "/x", {"A": "1"}, {"LD_PRELOAD": "lib"})
     assert command is not None
     assert (command.argv, command.env["LD_PRELOAD"], command.env["A"]) == (("make", "-j2"), "lib", "1")
-    assert Plugins(BUILT_IN).build("waf", [], "/x", {}, {}) is None
+    assert built_in().build("waf", [], "/x", {}, {}) is None
 
 
 def test_a_plugin_that_breaks_is_named_once_and_the_others_live(
@@ -193,15 +200,15 @@ def test_a_plugin_reads_what_carries_its_mark(
     argv: tuple[str, ...], notes: dict[str, str], plugin: str, text: str
 ) -> None:
     asked = Invocation(argv, argv[0], True, "/", {}, How.DIRECT, "", notes)
-    name, command = Plugins(BUILT_IN).parse_with_plugin(asked)
+    name, command = built_in().parse_with_plugin(asked)
     assert (name, command.text, command.argv) == (plugin, text, argv)
 
 
 def test_toolchains_in_a_home_are_exported_but_not_what_lies_beside_them() -> None:
-    paths = Plugins(BUILT_IN).exports({"HOME": "/h", "GOCACHE": "off"})
+    paths = built_in().exports({"HOME": "/h", "GOCACHE": "off"})
     assert {"/h/.cargo/registry/src", "/h/.rustup/toolchains", "/h/go/pkg/mod"} <= set(paths)
     assert not {"/h", "/h/.cargo", "/h/.rustup", "off"} & set(paths)
-    assert "/c/bin" in Plugins(BUILT_IN).exports({"CARGO_HOME": "/c"})
+    assert "/c/bin" in built_in().exports({"CARGO_HOME": "/c"})
 
 
 def test_each_hook_has_a_built_in_user() -> None:
@@ -216,7 +223,7 @@ def test_each_tool_is_started_its_own_way() -> None:
     preload = {"LD_PRELOAD": "lib", "TERMITE_LAUNCHER": "/x/termite"}
 
     def added(tool: str, **env: str) -> dict[str, str]:
-        command = Plugins(BUILT_IN).build(tool, ["build"], "/w", env, preload)
+        command = built_in().build(tool, ["build"], "/w", env, preload)
         assert command is not None
         assert command.argv == (tool, "build")
         return {name: text for name, text in command.env.items() if env.get(name) != text}
@@ -253,9 +260,9 @@ def test_a_managers_tools_are_exported_if_it_is_in_path(env: dict[str, str], exp
 
 
 def test_gos_temporary_directory_has_the_other_name_of_the_tree() -> None:
-    command = Plugins(BUILT_IN).build("go", ["build"], "/tree", {}, {"TERMITE_LAUNCHER": "/l"}, "/alias")
+    command = built_in().build("go", ["build"], "/tree", {}, {"TERMITE_LAUNCHER": "/l"}, "/alias")
     assert command is not None
     assert command.env["GOTMPDIR"] == "/alias"
-    command = Plugins(BUILT_IN).build("go", ["build"], "/tree", {"GOTMPDIR": "/mine"}, {"TERMITE_LAUNCHER": "/l"})
+    command = built_in().build("go", ["build"], "/tree", {"GOTMPDIR": "/mine"}, {"TERMITE_LAUNCHER": "/l"})
     assert command is not None
     assert command.env["GOTMPDIR"] == "/mine"

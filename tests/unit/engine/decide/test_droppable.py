@@ -11,10 +11,11 @@ from tests.unit.docs.test_reference import codes, rows
 
 ROOT = "/home/u/p"
 HOME = {"HOME": "/home/u"}
+PLUGINS = Plugins(BUILT_IN_PLUGINS)
 
 
 def built_in(**env: str) -> tuple[str, ...]:
-    return Plugins(BUILT_IN_PLUGINS).droppable({**HOME, **env})
+    return PLUGINS.droppable({**HOME, **env})
 
 
 def droppable(*places: str) -> DroppablePlaces:
@@ -110,7 +111,7 @@ def test_variables_of_the_command_say_where_the_caches_are() -> None:
 
 
 def test_without_a_home_only_names_are_left() -> None:
-    assert all("/" not in place for place in Plugins(BUILT_IN_PLUGINS).droppable({}))
+    assert all("/" not in place for place in PLUGINS.droppable({}))
 
 
 def test_the_reference_lists_what_is_dropped_by_default() -> None:
