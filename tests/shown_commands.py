@@ -32,7 +32,7 @@ _FIGURE = re.compile(rf"\d{{4}}-\d\d-\d\d[T ][\d:.]+Z?|(?:{_NUMBER})(?:\.\d+)?{_
 
 
 class How(Enum):
-    """How a block of commands is run."""
+    """The way in which a block of commands is run."""
 
     TO_ITS_END = "to its end"
     NOT = "not"

@@ -23,9 +23,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 MAX_COLUMNS = 100
 MAX_WORDS = 30  # the rule is 25; a sentence with names and numbers may have some more
 # A sentence that begins with one of these has no subject, or an unclear one.
-_FIRST = re.compile(r"(As|It|Of|So|That|The same|Until|What|Where|Whether|Who|Whose)\b")
+_FIRST = re.compile(r"(As|How|It|Of|So|That|The same|Until|What|Whatever|Where|Whether|Which|Who|Whose|Why)\b")
 # Nor has any later sentence of a docstring that begins with one of these.
-_VAGUE = re.compile(r"(So|That|What|Who)\b")
+_VAGUE = re.compile(r"(How|Of|So|That|What|Whatever|Whether|Who|Whose|Why)\b")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')`]*\s+(?=[\"'(`]*[A-Z0-9`])")
 _QUOTES = re.compile(r"^[rRuUbB]*(\"\"\"|'''|\"|')")
 _ITEM = re.compile(r"(?:[*-]|\d+\.)\s")
@@ -172,6 +172,9 @@ def check_c(text: str) -> Iterator[Finding]:
         if not token[0].startswith(("/*", "//")):
             continue
         first = text.count("\n", 0, token.start())
+        is_at_margin = token.start() == 0 or text[token.start() - 1] == "\n"  # above a function or a type
+        if is_at_margin and (found := _FIRST.match(token[0].lstrip("/*").lstrip())):
+            yield Finding(first + 1, f"the comment begins with {found[1]!r}: begin with a verb or a noun")
         for at in range(first, first + token[0].count("\n") + 1):
             if at > first or not text[text.rfind("\n", 0, token.start()) + 1 : token.start()].strip():
                 yield from _check_width(at + 1, lines[at])

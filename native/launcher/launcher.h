@@ -225,7 +225,7 @@ bool send_undisturbed(int master, const void *bytes, size_t length);
 
 /* -- redo.c -------------------------------------------------------------------------------------------------------- */
 
-/* What the plan of a master that has vanished says about the job. */
+/* The answer of the plan of a vanished master about the job. */
 enum redo_answer {
     REDO_ABSENT, /* the job has changed nothing, and never will */
     REDO_ENDED,  /* all that the job has changed is written */

@@ -256,7 +256,7 @@ static void add_end(struct buffer *said, int status, long long started_ns, long 
     record_add_number(said, "status", status);
 }
 
-/* What the command's process gets. */
+/* All that the command's process gets. */
 struct start {
     const struct job *job;
     int failures;

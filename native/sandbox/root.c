@@ -72,7 +72,7 @@ static void mount_overlay(const struct job *job, const char *root)
 
 /* -- parts that exist before the job ------------------------------------------------------------------------------- */
 
-/* Where /dev, /sys and /proc are mounted until the root exists. */
+/* The places at which /dev, /sys and /proc are mounted until the root exists. */
 static char common_dev[PATH_MAX], common_sys[PATH_MAX], own_proc[PATH_MAX];
 
 /* Show a device of the machine in the current directory. */

@@ -56,10 +56,10 @@ struct job {
     unsigned trace;     /* of enum trace_mode */
 };
 
-/* Where a job has a terminal. All streams share one, but for STDERR_APART. */
+/* The streams at which a job has a terminal. All share one, but for STDERR_APART. */
 enum terminals { ON_STDIN = 1, ON_STDOUT = 2, ON_STDERR = 4, STDERR_APART = 8, IS_TYPED_AT = 16, ALL_TERMINALS = 31 };
 
-/* How a job is traced. FOR_COMPILERS leaves out calls that say nothing new if all programs of
+/* The trace of a job. FOR_COMPILERS leaves out calls that say nothing new if all programs of
  * the job are known compilers. */
 enum trace_mode { UNTRACED, EXACT, FOR_COMPILERS };
 
@@ -135,7 +135,7 @@ struct ids {
     uint32_t groups[GROUPS_MAX];
 };
 
-/* What a watched system call does. SETS_ATTRIBUTE_AT has its arguments in memory. CHANGES_OWNER_AT
+/* A watched system call. SETS_ATTRIBUTE_AT has its arguments in memory. CHANGES_OWNER_AT
  * and LINKS_AT have theirs behind a directory. */
 enum watched {
     NOT_WATCHED,
@@ -152,7 +152,7 @@ enum watched {
     MAKES_DEVICE,
 };
 
-/* How the calls of jobs are denied and watched. */
+/* The means by which calls of jobs are denied and watched. */
 struct denial {
     int listener;         /* for `answer_watched_call`; -1: none */
     bool is_too_long;     /* the table has outgrown the filter: nothing is installed */
@@ -314,7 +314,7 @@ _Noreturn void be_init(int channel, enum trace_mode trace, const struct ids *own
 
 /* -- serve.c ------------------------------------------------------------------------------------------------------- */
 
-/* How the sandboxes of a `serve` are made. `network`: the jobs use the machine's network. `pasta`:
+/* The sandboxes that a `serve` makes. `network`: the jobs use the machine's network. `pasta`:
  * they use it through this program, or NULL. `network_fd`: they use this network namespace, or -1.
  * `own` are the ids of all jobs, or NULL. */
 struct sandbox_options {

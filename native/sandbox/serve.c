@@ -55,7 +55,7 @@ static bool announce_failure(int socket, const char *what)
     return announced;
 }
 
-/* What all sandboxes of this process have. `scope` is what make_scope returned. `is_apart`: each
+/* All that the sandboxes of this process share. make_scope has returned `scope`. `is_apart`: each
  * sandbox gets a network namespace of its own. The next announcement says if calls are not
  * denied or not watched. The listener stays with this process. */
 struct making {

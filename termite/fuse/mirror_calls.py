@@ -1,6 +1,6 @@
 """Make the system calls with which a mirror uses its disk and the descriptors of its jobs.
 
-Whatever the kernel refuses here is refused to the mirror and never to the job. Tests start the
+A call that the kernel refuses here is refused to the mirror, and never to the job. Tests start the
 mirrors with other calls in their place, which end the process or fail at the N-th one. The product
 itself has no such switch.
 """

@@ -1,4 +1,4 @@
-"""Whatever part of termite dies, outputs and exit code are those of a local build."""
+"""If any part of termite dies, outputs and exit code are those of a local build."""
 
 import functools
 import os

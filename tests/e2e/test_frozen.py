@@ -1,4 +1,4 @@
-"""Whatever process of termite stands still, Ctrl-C ends the build, and no job waits for ever."""
+"""If any process of termite stands still, Ctrl-C ends the build, and no job waits for ever."""
 
 import os
 import signal

@@ -39,7 +39,7 @@ _COVERAGE = re.compile(r"\bcov: (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a target has run. `finding` is the file with the input of a finding, or None."""
+    """The run of a target. `finding` is the file with the input of a finding, or None."""
 
     target: str
     executions: int

@@ -37,7 +37,7 @@ def inputs(base: Path) -> Path:
 
 
 def refusal(sandboxes: Sandboxes, **config: str) -> str:
-    """Why the order is refused. Fails if anything of the command ran."""
+    """Return why the order is refused. Fail if anything of the command ran."""
     job = sandboxes.run(["sh", "-c", "echo ran; cat"], config)
     assert (job.out, "status" in job.records) == ("", False), job
     return job.records["error"]

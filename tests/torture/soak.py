@@ -1,6 +1,6 @@
 """The soak: thousands of jobs whose files have names that were never there before.
 
-Whatever a daemon remembers of each name must level off. The tables of the master come from its
+All that a daemon remembers of each name must level off. The tables of the master come from its
 status, those of the mirrors from the log line at the end of a lease. Resident memory, descriptors
 and mounts are printed; only tables are judged, because a process rarely gives memory back.
 """

@@ -144,7 +144,7 @@ def matching(pattern: str) -> list[Group]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which points of the groups are hit.
+    """The points of the groups that are hit.
 
     Usually each call meets each fault. With `most`, only so many calls of each group are hit. They
     are spread over the run of its job, and each meets one fault in turn. 0 means no limit.

@@ -72,7 +72,7 @@ static bool find_root(void)
     return false;
 }
 
-/* Whether the file has our token, or may have it. */
+/* Return true if the file has our token, or may have it. */
 static bool may_name_us(int directory, const char *name)
 {
     struct stat st;
@@ -96,7 +96,7 @@ static bool may_name_us(int directory, const char *name)
     return found;
 }
 
-/* Whether a plan has our token, or may have it. An error is no absence. */
+/* Return true if a plan has our token, or may have it. An error is no absence. */
 static bool is_planned(void)
 {
     char path[sizeof place + sizeof STAGING];

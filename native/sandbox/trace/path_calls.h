@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-/* What a job may learn from a path, or do to it. `AccessKind` in
+/* The ways in which a job uses a path, as bits. `AccessKind` in
  * termite/engine/recall/logic/traced_paths.py has the same bits. */
 enum access_kind {
     READS = 1,
@@ -31,7 +31,7 @@ enum access_kind {
     FOLLOW = 1 << 17,
 };
 
-/* How the arguments of a call are read. */
+/* The way in which the arguments of a call are read. */
 enum reading {
     OPENED,        /* open(2): the kinds depend on the flags */
     OPENED_BY_HOW, /* openat2(2): the flags are in memory */
@@ -46,7 +46,7 @@ enum reading {
     CONTROLS,      /* prctl(2), if it installs a filter */
 };
 
-/* Why a trace is not complete, as bits. `TraceGap` in
+/* Reasons why a trace is not complete, as bits. `TraceGap` in
  * termite/engine/model.py has the same bits. */
 enum gap {
     GAP_MOUNT = 1,

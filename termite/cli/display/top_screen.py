@@ -37,7 +37,7 @@ class Pane(Enum):
 
 
 class Style(Enum):
-    """How a line is shown."""
+    """The style in which a line is shown."""
 
     PLAIN = "plain"
     HEAD = "head"

@@ -11,7 +11,7 @@ _ABOUT_WIDTH = 14
 
 
 class Level(enum.StrEnum):
-    """How bad a finding is. With a failure, jobs cannot run; with a warning, some may."""
+    """The weight of a finding. With a failure, jobs cannot run; with a warning, some may."""
 
     OK = "ok"
     WARNING = "warning"

@@ -56,7 +56,7 @@ class Silences:
     async def wait_beyond(self, number: int) -> tuple[SilenceChange, ...]:
         """Wait until there are changes after change `number`, and return them.
 
-        Of many changes only the last KEPT_CHANGES are returned. The caller goes on with `number`.
+        Only the last KEPT_CHANGES are returned. The caller goes on with `number`.
         """
         while self.number <= number:
             await self._changed.park()

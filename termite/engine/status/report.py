@@ -30,7 +30,7 @@ class PathEvent(enum.StrEnum):
 class Counters:
     """The counts of a master since its start, or of a build.
 
-    `retries` are attempts on workers that failed. Of the jobs with such an attempt, `moved` were
+    `retries` are attempts on workers that failed. After such an attempt, `moved` jobs were
     given to another worker, and `repeated` to the same one. `named` counts what happened to paths.
     """
 

@@ -15,7 +15,7 @@ MAX_BUCKETS = 20_000  # 4 MB; each is a second at first, and twice as long whene
 class EvictionPlan:
     """A decision for each blob: the least recently used ones go, until the rest fits.
 
-    All blobs go whose bucket of last use is below `bucket`. Of that one, blobs go until their sum
+    All blobs go whose bucket of last use is below `bucket`. Blobs of that one go until their sum
     is `files` and `size_bytes`.
     """
 

@@ -47,7 +47,7 @@ class NotedTrace(msgspec.Struct, frozen=True):
 
 
 class SandboxResult(msgspec.Struct, frozen=True):
-    """How the command ended, and the directory `upper` with all that it wrote.
+    """The end of the command, and the directory `upper` with all that it wrote.
 
     `exec_errno` is 0 if the command was executed. `started_ns` and `ended_ns` are times of this
     machine's clock. `stdin_offset` is -1 if standard input is no file of the mirror. `upper` stays

@@ -11,7 +11,7 @@ what that raises, before anything was moved. `harvest` then makes the changes.
 A change tells its base, the version that the job saw, if the new state may derive from it. The file
 was then written in place, removed, or made where nothing was. Another program may change the same
 path meanwhile, and the master then compares. A file that was made anew over an old one has no base.
-Of files with several names, overlayfs does not say which of them it copied up (linked_files.py).
+If a file has several names, overlayfs does not say which one it copied up (linked_files.py).
 The name of a moved file is removed, so its content has the base of that removal.
 
 The order of the changes is the order in which they are published. A deletion stands right before
@@ -191,7 +191,7 @@ def attributed(compared: Compared) -> tuple[bytes, ...]:
 def deprived(compared: Compared) -> tuple[bytes, ...]:
     """Return the old files that have lost a set-user-ID or set-group-ID bit.
 
-    The kernel takes both off when a job writes to the file. Of root's own programs it does not.
+    The kernel takes both off when a job writes to the file. For root's own programs it does not.
     """
     return tuple(
         pair.entry.path

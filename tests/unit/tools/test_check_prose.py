@@ -23,7 +23,7 @@ def test_prose_in_python_ends_at_the_limit_and_code_does_not() -> None:
     assert found(".py", text) == [columns(5, 101), columns(9, 102)]
 
 
-@pytest.mark.parametrize("word", ["Of", "What", "The same", "Whether", "Until", "As"])
+@pytest.mark.parametrize("word", ["Of", "What", "The same", "Whether", "Until", "As", "How", "Why", "Which"])
 def test_a_docstring_begins_with_a_verb_or_a_noun(word: str) -> None:
     text = f'def f():\n    if 1:\n        async def g():\n            """{word} is there."""\n'
     assert found(".py", text) == [(4, f"the docstring begins with {word!r}")]
@@ -32,6 +32,11 @@ def test_a_docstring_begins_with_a_verb_or_a_noun(word: str) -> None:
 @pytest.mark.parametrize("words", ["Offer one.", "Assert it.", "Return it. It is one.", "The samest one.", "Untilted."])
 def test_only_the_whole_first_word_counts(words: str) -> None:
     assert found(".py", f'class A:\n    """{words}"""\n') == []
+
+
+def test_a_comment_in_c_above_a_function_begins_with_a_verb_or_a_noun() -> None:
+    text = "/* Whether it is. */\nint is(void)\n{\n    /* What is there. */\n}\n/* How it is. */\nint b;\n"
+    assert found(".c", text) == [(1, "the comment begins with 'Whether'"), (6, "the comment begins with 'How'")]
 
 
 def test_a_string_that_is_no_docstring_may_begin_with_anything() -> None:
@@ -84,8 +89,8 @@ def test_a_line_without_a_place_to_break_it_and_a_ruler_are_left_alone() -> None
     assert found(".py", f"# {'x' * 120}\n# -- part of the file {'-' * 95}\n") == []
 
 
-@pytest.mark.parametrize("word", ["So", "That", "What", "Who"])
+@pytest.mark.parametrize("word", ["So", "That", "What", "Who", "Of", "How"])
 def test_a_later_sentence_has_a_noun_of_its_own(word: str) -> None:
     text = f'"""Short one.\n\nThere is one.\n{word} is there.\n\n{word} is there, and so is {word}.\n"""\n'
     assert found(".py", text) == [(4, f"a sentence begins with {word!r}"), (6, f"a sentence begins with {word!r}")]
-    assert found(".py", f'"""Short one.\n\nThere is one. {word}ever is there, {word} is there.\n"""\n') == []
+    assert found(".py", f'"""Short one.\n\nThere is one. {word}some is there, {word} is there.\n"""\n') == []

@@ -49,7 +49,7 @@ class Why(enum.StrEnum):
 
 
 class Stage(enum.StrEnum):
-    """How far a job has come, by its times."""
+    """The stage that a job has reached, by its times."""
 
     QUEUED = "queued"
     SENT = "sent"  # it runs, or is about to: its start is known only at its end
@@ -160,7 +160,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
 
     @property
     def stage(self) -> Stage:
-        """How far the job has come."""
+        """The stage that the job has reached."""
         if self.home_s:
             return Stage.HOME
         if self.ended_s:

@@ -359,8 +359,9 @@ def _held_bytes(run: EndedRun) -> int:
 def _stdin_word(job: Job) -> bytes:
     """Return the standard input of a job that has none to read.
 
-    Of the commands that make runs at once, make gives one its own standard input, and all others a
-    pipe at its end. Which one is a matter of chance, so a command of make always gets /dev/null.
+    If make runs several commands at once, it gives one of them its own standard input, and all
+    others a pipe at its end. The one is a matter of chance, so a command of make always gets
+    /dev/null.
     """
     if job.request.stdin_closed:
         return STDIN_CLOSED

@@ -137,8 +137,8 @@ class Exports:
     def choose(self, path: bytes) -> bool:
         """Show a directory in which commands put their temporary files. Return whether that is new.
 
-        Of its entries those are shown that other users might read if they could enter it. If it is
-        not below a temporary directory, or if those are not shared, none are.
+        An entry of it is shown if other users might read the entry, could they enter the directory.
+        If it is not below a temporary directory, or if those are not shared, none are.
         """
         if path in self._chosen or self.visibility(path) is Visibility.HIDDEN or is_never_shown(path):
             return False
@@ -221,7 +221,7 @@ class Exports:
     def visibility(self, path: bytes) -> Visibility:
         """Return the visibility that the deepest anchor at or above the path gives.
 
-        Of a long path only as much is gone through as an anchor has.
+        Only as much of a long path is gone through as an anchor has.
         """
         if AREA in path and self._is_in_area(path):
             return Visibility.HIDDEN

@@ -90,8 +90,8 @@ class Staging:
     def discard(self, name: bytes, area: int = -1) -> None:
         """Remove a staged entry, but leave it to `close` if the disk refuses.
 
-        `area` is the open directory with the entry; the default is our own. Whatever happens after
-        a job was published must not look like a failure of the job.
+        `area` is the open directory with the entry; the default is our own. An error after a
+        job was published must not look like a failure of the job.
         """
         try:
             remove_beneath(self.fd if area < 0 else area, name)
@@ -216,8 +216,8 @@ def open_staging(top: int, *, is_made: bool) -> int:
 def hide_from_git(directory: int) -> None:
     """Write a `.gitignore` to an open directory, so that `git status` does not list the directory.
 
-    This must be the first file in it. Whatever else has the name is replaced, and never written to:
-    an archive may have brought a link or a FIFO. Raise OSError.
+    This must be the first file in it. Anything else of that name is replaced, and never written
+    to: an archive may have brought a link or a FIFO. Raise OSError.
     """
     with suppress(FileNotFoundError):
         there = os.stat(IGNORE, dir_fd=directory, follow_symlinks=False)

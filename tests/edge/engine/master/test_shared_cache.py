@@ -111,7 +111,7 @@ class User(CachingWorld):
 
     @property
     def runs(self) -> tuple[int, int]:
-        """How many jobs ran on workers, and how many results were used again."""
+        """Return how many jobs ran on workers, and how many results were used again."""
         return self.master.counters.remote, self.master.counters.cached
 
 

@@ -1,4 +1,4 @@
-"""Which commands this machine could execute at all, told from the files on its disk."""
+"""Test which commands this machine could execute at all, told from the files on its disk."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Which parts of a tree's history are removed."""
+"""Test which parts of a tree's history are removed."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Which results of others may be used here, and which path sets are kept for a command."""
+"""Test which results of others may be used here, and which path sets are kept for a command."""
 
 import hashlib
 from dataclasses import replace
