@@ -4,6 +4,8 @@
   need.
 * `settings_files` knows files that tools read unasked, and `entry_notes` notes entries that jobs
   would see otherwise.
+* `named_places` finds what variables lead to, and `hidden_entries` what a pattern of a shell would
+  miss.
 * `slow_mounts` finds the places at which a look may hang.
 
 The room may import `logic`, and the modules on the ground of the engine. The parent room decides

@@ -1,4 +1,4 @@
-"""Whatever a worker sends as the names and uses of a trace is refused, or well-formed."""
+"""Names of traces: whatever a worker sends as the names and uses of a trace is refused, or well-formed."""
 
 import zlib
 
