@@ -1,4 +1,4 @@
-"""Names of traces: whatever a worker sends as the names and uses of a trace is refused, or well-formed."""
+"""Names of traces: what a worker sends is well-formed, or refused."""
 
 import zlib
 
