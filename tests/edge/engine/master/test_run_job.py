@@ -150,7 +150,7 @@ class FakeTree:
     def staging_file(self) -> FakeWriter:
         return FakeWriter()
 
-    def find_private(self, path: bytes) -> bytes:
+    def find_private(self, path: bytes, *, is_spelled: bool = True, listed: bytes = b"") -> bytes:
         return b"" if not path.startswith(b"home/u/private") else b"home/u/private"
 
     def now_ns(self) -> int:
