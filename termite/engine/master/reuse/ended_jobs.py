@@ -69,6 +69,7 @@ def ended_run(job: Job, ran: Ran, observed: ObservedRun, root: str, at_s: float)
     assert job.identity is not None, "only such a job is observed"
     obstacle, detail = _obstacle(job, ran, observed)
     is_stored = not obstacle
+    carried = observed.dependencies.carried if is_stored and observed.dependencies is not None else ()
     pieces = job.output.kept.pieces if job.output.kept is not None else ()
     result = RecordedResult(
         changes=tuple(observed.changes) if is_stored else (),
@@ -79,6 +80,7 @@ def ended_run(job: Job, ran: Ran, observed: ObservedRun, root: str, at_s: float)
         job=f"job {job.id} in {root}".encode(errors="backslashreplace").decode(),  # the name may be no UTF-8
         tools=tuple(observed.tools),
         at_s=at_s,
+        carried=carried,
     )
     contents = dict(_contents(observed.changes, ran)) if is_stored else {}
     return EndedRun(

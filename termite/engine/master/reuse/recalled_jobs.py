@@ -44,7 +44,7 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
         return None
     # The job is as one that runs at this moment. The journal keeps what comes after it.
     number = job.number = master.tree.number
-    changes = rebased_changes(row.result.changes, master.tree.attrs)
+    changes = rebased_changes(row.result.changes, master.tree.attrs, row.result.carried)
     try:
         await _publish(master, cache, job, row, changes, number)
     except HalfPublished as error:
@@ -125,6 +125,10 @@ async def _publish(
     # Outputs get new times, in their order: as if the command had ended now.
     now_ns = master.tree.now_ns()
     timing = Timing(now_ns, result.started_ns, result.ended_ns, now_ns - result.ended_ns, number)
+    carried = {output for output, _ in result.carried}
+    kept_ns = [change.attr.mtime_ns for change in changes if change.path in carried and change.attr is not None]
+    if any(map(timing.is_made_in_job, kept_ns)):  # it would get a new time
+        raise Retryable(Reason.LOOK_FAILED, "a moved file is as old as the stored result")
     output = cache.store.output(row)
     if output is None:
         raise Retryable(Reason.LOOK_FAILED, "the output is gone")

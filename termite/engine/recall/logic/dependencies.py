@@ -10,11 +10,12 @@ before the job, except for changes by others. `ConcurrentChanges` finds these.
 
 import enum
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, is_within, split
+from termite.engine.recall.logic.carried_times import CarriedTime, find_carried_times
 from termite.engine.recall.logic.name_walk import NameWalk, Reached, Steps
 from termite.engine.recall.logic.overwriters import always_overwrite, is_loader
 from termite.engine.recall.logic.temporary_entries import is_temporary
@@ -97,7 +98,8 @@ class Dependencies:
     `tools` are the files that it executed, and the interpreters of scripts. `asked` has the paths
     of /proc, /sys and /dev that it named: they may differ between two machines. If `has_set_times`,
     the job has given a file a time that is not the one of writing, which may come from an input.
-    `called` are the names by which it executed programs, such as links to one program.
+    `called` are the names by which it executed programs, such as links to one program. `carried`
+    has the outputs that kept the times of their former names.
     """
 
     path_set: PathSet
@@ -105,6 +107,7 @@ class Dependencies:
     asked: tuple[bytes, ...]
     has_set_times: bool
     called: tuple[bytes, ...] = ()
+    carried: tuple[CarriedTime, ...] = ()
 
 
 def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
@@ -130,10 +133,12 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
     for place in executed:
         found.tools[place.real] = None
         found.note_interpreters(place)
-    path_set = found.path_set()
+    carried = found.carried_times()
+    path_set = found.path_set(carried)
     facts.check()
     called = tuple(access.path.strip(b"/") for access in job.trace.accesses if int(access.kinds) & _EXEC)
-    return Dependencies(path_set, tuple(found.tools), tuple(found.asked), _has_set_times(job, found.before), called)
+    has_set_times = _has_set_times(job, found.before, {pair.output for pair in carried})
+    return Dependencies(path_set, tuple(found.tools), tuple(found.asked), has_set_times, called, carried)
 
 
 @dataclass(slots=True)
@@ -242,7 +247,12 @@ class _Finding:
                 self.tools[end.real] = None
             path, attr = end.real, end.attr
 
-    def path_set(self) -> PathSet:
+    def carried_times(self) -> tuple[CarriedTime, ...]:
+        """Return the outputs that are files of before under new names."""
+        kinds = {path: self.places[path].kinds for path in self.changed if path in self.places}
+        return find_carried_times(self.changed, self.before, kinds, self.facts)
+
+    def path_set(self, carried: Sequence[CarriedTime] = ()) -> PathSet:
         """Return everything that was noted, without the temporary entries of the job."""
         temporary = {place.real for place in self.places.values() if self._is_temporary(place)}
         is_overwriter = always_overwrite(self.tools, self.job.argv)
@@ -256,6 +266,8 @@ class _Finding:
                 self._add(place.real, self._use_of_output(place, change, is_overwriter=is_overwriter))
         for path in self.changed.keys() - self.places.keys():  # nobody knows how it came about
             self._add(path, TYPE if self.before[path] is None else WHOLE | TIME)
+        for _, source in carried:
+            self.uses[source] &= ~TIME
         self._note_listed_outputs()
         self._refuse_further_names()
         paths = sorted(self.uses)
@@ -314,10 +326,14 @@ class _Finding:
         return Dependency(path, use, mode, own)
 
 
-def _has_set_times(job: EndedJob, before: Mapping[bytes, Attr | None]) -> bool:
-    """Return whether the job has set the time of a file, except to the one that it had."""
+def _has_set_times(job: EndedJob, before: Mapping[bytes, Attr | None], carried: Collection[bytes]) -> bool:
+    """Return whether the job has set the time of a file, except to the one that it had.
+
+    The outputs that are `carried` do not count.
+    """
     return any(
         change.attr is not None
+        and change.path not in carried
         and not stat.S_ISDIR(change.attr.mode)
         and not job.timing.is_made_in_job(change.attr.mtime_ns)
         and ((old := before[change.path]) is None or old.mtime_ns != change.attr.mtime_ns)

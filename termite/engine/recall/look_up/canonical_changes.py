@@ -6,7 +6,7 @@ But a stored result is also published where the file is absent, or has another c
 """
 
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -41,16 +41,26 @@ def canonical_changes(changes: Sequence[Change], path_set: PathSet, facts: TreeF
     return tuple(found)
 
 
-def rebased_changes(changes: Sequence[Change], tree: AttrTree) -> tuple[Change, ...]:
+def rebased_changes(
+    changes: Sequence[Change], tree: AttrTree, carried: Iterable[tuple[bytes, bytes]] = ()
+) -> tuple[Change, ...]:
     """Return the changes of a stored result as of a job that has seen the tree as it is now.
 
     Each file that is made, written or removed derives from the version that is there, or from the
-    absence. If somebody changes it before the result is published, that is a conflict.
+    absence. If somebody changes it before the result is published, that is a conflict. The outputs
+    that are `carried` get the present times of their sources.
     """
-    return tuple(
+    found = [
         msgspec.structs.replace(change, base=_present_base(change.path, tree)) if _has_base(change) else change
         for change in changes
-    )
+    ]
+    times = {output: seen.attr.mtime_ns for output, source in carried if (seen := tree.seen(source)) is not None}
+    return tuple(_with_time(change, times[change.path]) if change.path in times else change for change in found)
+
+
+def _with_time(change: Change, mtime_ns: int) -> Change:
+    assert change.attr is not None, "a file that is carried is there"
+    return msgspec.structs.replace(change, attr=msgspec.structs.replace(change.attr, mtime_ns=mtime_ns))
 
 
 def _has_base(change: Change) -> bool:

@@ -18,7 +18,7 @@ import msgspec
 from termite.engine.recall.logic.uses import State
 
 # Raise it if fingerprints, path sets or results get another meaning. Everything stored is then new.
-FORMAT = 2
+FORMAT = 3
 
 # Terminals, sessions and shells set them, and nobody sets them for a command. The environment of a
 # job that may be recalled lacks them, so that no result can depend on them. Variables that a user

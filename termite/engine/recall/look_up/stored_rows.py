@@ -36,7 +36,8 @@ class RecordedResult(msgspec.Struct, frozen=True, array_like=True):
     store. `started_ns` and `ended_ns` are of the same clock: a Timing made of them gives the
     outputs new times in their order. `job` names the job that was executed. `tools` are the files
     it executed. If the output is long, it is the blob `output_blob`, a packed list of pieces.
-    `at_s` is the end in seconds since 1970 by the master's clock.
+    `at_s` is the end in seconds since 1970 by the master's clock. `carried` has pairs of an output
+    and the file whose time it gets (`carried_times.py`).
     """
 
     changes: tuple[Change, ...]
@@ -49,6 +50,7 @@ class RecordedResult(msgspec.Struct, frozen=True, array_like=True):
     tools: tuple[bytes, ...] = ()
     output_blob: Digest | None = None
     at_s: float = 0.0
+    carried: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def blobs(self) -> dict[bytes, Digest]:
