@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase, translate
 
 from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.paths import is_within, split
-from termite.engine.recall.known.shell_lists import NotSimple, SimpleCommand
+from termite.engine.recall.known.shell_lists import LOCAL_NAME, NotSimple, SimpleCommand
 from termite.engine.recall.known.shell_tools import SHELL_TOOLS, SPECIAL_BUILTINS, shell_commands, started_words
 from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, Dependencies
 from termite.engine.recall.logic.interpreters import ELF_HEAD
@@ -183,9 +183,9 @@ def _judged(table: KnownTable, identity: CommandIdentity) -> Iterator[tuple[Know
     has_text = False
     for command, env in _commands(SimpleCommand((), words, ()), _variables(identity.env)):
         if not command.words:
-            if command.assignments:
+            if any(not LOCAL_NAME.fullmatch(name) or name in env or "IFS" in env for name, _ in command.assignments):
                 raise _NotVouched("a variable of a shell")
-            has_text = True  # a redirection without a command
+            has_text = has_text or bool(command.written)  # a redirection without a command
             continue
         name = command.words[0].rpartition("/")[2]
         tool = table.tool_called(name)
@@ -208,7 +208,7 @@ def _commands(command: SimpleCommand, env: Mapping[str, str]) -> Iterator[tuple[
 
     Each comes with its environment.
     """
-    env = {**env, **dict(command.assignments)} if command.assignments else env
+    env = {**env, **dict(command.assignments)} if command.assignments and command.words else env
     yield command, env
     if started := started_words(command.words):
         yield from _commands(SimpleCommand((), started, (), command.may_fail), env)

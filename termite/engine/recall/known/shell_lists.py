@@ -1,22 +1,33 @@
 """Read simple lists of commands as a shell does: words, quotes, redirections, `&&`, `||` and `;`.
 
-Everything that expands is refused, such as variables, substitutions and patterns. Pipes, loops,
-functions and jobs in the background are refused, too. A construct that is not understood is never a
-fault: nobody vouches for its command then. The grammar is that of POSIX, XCU chapter 2.
+A variable is read if the list itself has given it a text that is known. Everything else that
+expands is refused, such as other variables, substitutions and patterns. Pipes, loops, functions and
+jobs in the background are refused, too. A construct that is not understood is never a fault: nobody
+vouches for its command then. The grammar is that of POSIX, XCU chapter 2.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+
+from termite.engine.recall.known.shell_values import SAFE, substituted
 
 # A quoted part, an escaped character, or characters that mean themselves anywhere in a word.
 _PART = re.compile(r"'[^']*'|\"(?:[^\"\\$`]|\\.)*\"|\\.|[^\s;&|<>()$`\\\"'*?\[\]{}~#!]+|[\[\]{}~#!]", re.DOTALL)
 _QUOTED = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.", re.DOTALL)
+# What a shell puts something else for. A variable is read if its text needs no quotes.
+_EXPANSION = re.compile(
+    r"\$(?:(?P<name>[A-Za-z_]\w*)|\{(?P<long>[A-Za-z_]\w*)\})|`(?P<text>[^`\"\\]*(?:\\\.[^`\"\\]*)*)`", re.ASCII
+)
+_OPERAND = re.compile(r"[A-Za-z0-9_./]")  # the first character of no option
+_SAFE_WORD = re.compile(f"{SAFE}+")
 _SIGN = re.compile(r"[\[\]{}~#!]")
 _BLANK = re.compile(r"(?:[ \t]|\\\n)+")
 _OPERATOR = re.compile(r"&&|\|\||;(?!;)|\n\s*")
 _REDIRECTION = re.compile(r"(\d*)(>>|>\||>&|>(?!\()|<(?![<&>(]))(?:[ \t]|\\\n)*")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+# A shell does nothing of its own with the others, such as IFS and PATH.
+LOCAL_NAME = re.compile(r"(?!histchars|auto_resume)[a-z][a-z0-9_]*")
 _MEANT = frozenset(r"$`\"" + "\\\n")  # what a backslash escapes between double quotes
 # Words that are no commands.
 _RESERVED = re.compile("if|then|else|elif|fi|for|while|until|do|done|case|esac|in|select|function|time|coproc")
@@ -33,13 +44,15 @@ class SimpleCommand:
     """One command of a list: its assignments, words, and the files that its output is written to.
 
     /dev/null and other descriptors are no such files. If it `may_fail`, the list may succeed
-    although the command fails.
+    although the command fails. `inner` has the words of commands that substitutions run before it;
+    the commands of a list have none, because these stand before them.
     """
 
     assignments: tuple[tuple[str, str], ...]
     words: tuple[str, ...]
     written: tuple[str, ...]
     may_fail: bool = False
+    inner: tuple[tuple[str, ...], ...] = ()
 
 
 def parse_list(text: str, *, ends_on_error: bool = False) -> tuple[SimpleCommand, ...]:
@@ -51,11 +64,13 @@ def parse_list(text: str, *, ends_on_error: bool = False) -> tuple[SimpleCommand
         raise NotSimple("a very long command")
     parts: list[list[SimpleCommand]] = [[]]  # between semicolons
     has_or, begun = [False], 0
+    variables: dict[str, str] = {}
     while begun < len(text):
-        reader = _Reader(text, begun)
+        reader = _Reader(text, begun, variables)
         command = reader.read()
         begun = reader.at
         if command.words or command.written or command.assignments:
+            _learn(variables, command, is_certain=not parts[-1])
             parts[-1].append(command)
         has_or[-1] |= reader.operator == "||"
         if parts[-1] and reader.operator not in ("&&", "||"):
@@ -65,19 +80,36 @@ def parse_list(text: str, *, ends_on_error: bool = False) -> tuple[SimpleCommand
     count = sum(map(bool, parts))
     for number, (part, is_choice) in enumerate(zip(parts, has_or, strict=True), 1):
         is_told = number == count or (ends_on_error and len(part) == 1)  # -e forgives the others of `a && b`
-        commands += [replace(command, may_fail=is_choice or not is_told) for command in part]
+        for command in part:
+            commands += [SimpleCommand((), words, (), may_fail=True) for words in command.inner]
+            commands.append(replace(command, may_fail=is_choice or not is_told, inner=()))
         ends_on_error |= any(command.words == ("set", "-e") for command in part)
     return tuple(commands)
+
+
+def _learn(variables: dict[str, str], command: SimpleCommand, *, is_certain: bool) -> None:
+    """Note the variables that a command of a list sets, and forget those whose text is doubtful.
+
+    `is_certain`: no `&&` or `||` before it decides whether it runs.
+    """
+    for name, value in command.assignments:
+        if is_certain and not command.words and LOCAL_NAME.fullmatch(name) and _SAFE_WORD.fullmatch(value):
+            variables[name] = value
+        else:
+            variables.pop(name, None)
 
 
 class _Reader:
     """A reader of one command of a list.
 
-    `at` is where the next one begins, and `operator` stands before that one.
+    `at` is where the next one begins, and `operator` stands before that one. `variables` are those
+    whose texts are known.
     """
 
-    def __init__(self, text: str, at: int) -> None:
+    def __init__(self, text: str, at: int, variables: Mapping[str, str]) -> None:
         self._text = text
+        self._variables = variables
+        self._inner: list[tuple[str, ...]] = []
         self.at = at
         self.operator = ""
 
@@ -85,18 +117,18 @@ class _Reader:
         assignments: list[tuple[str, str]] = []
         words: list[str] = []
         written: list[str] = []
-        for word, is_plain in self._words(written):
-            if not words and is_plain and _ASSIGNMENT.match(word):
+        for word, is_assignment in self._words(written):
+            if not words and is_assignment:
                 name, _, value = word.partition("=")
                 assignments.append((name, value))
             elif not words and _RESERVED.fullmatch(word):
                 raise NotSimple(f"the word {word} of a shell")
             else:
                 words.append(word)
-        return SimpleCommand(tuple(assignments), tuple(words), tuple(written))
+        return SimpleCommand(tuple(assignments), tuple(words), tuple(written), inner=tuple(self._inner))
 
     def _words(self, written: list[str]) -> Iterator[tuple[str, bool]]:
-        """Yield each word, and whether it begins without a quote. Files go to `written`."""
+        """Yield each word, and whether it begins as an assignment does. Files go to `written`."""
         while True:
             self._match(_BLANK)
             operator = self._match(_OPERATOR)
@@ -106,8 +138,8 @@ class _Reader:
                 return
             redirection = self._match(_REDIRECTION)
             if redirection is None:
-                is_plain = self._text[self.at] not in "'\"\\"
-                yield self._word(), is_plain
+                is_assignment = _ASSIGNMENT.match(self._text, self.at) is not None
+                yield self._word(), is_assignment
                 continue
             target = self._word()
             is_number = target.isdigit() and self._text[self.at : self.at + 1] in ("<", ">")
@@ -124,17 +156,37 @@ class _Reader:
     def _word(self) -> str:
         """Return the next word without its quotes."""
         parts: list[str] = []
-        start = self.at
-        while part := self._match(_PART):
-            parts.append(_unquoted(part[0]))
-        raw = self._text[start : self.at]
-        if not raw or (self.at < len(self._text) and self._text[self.at] not in " \t\n;&|<>"):
+        start, raw = self.at, ""
+        while True:
+            if part := self._match(_PART):
+                parts.append(_unquoted(part[0]))
+                raw += part[0]
+            elif part := self._match(_EXPANSION):
+                parts.append(self._expanded(part, is_first=not raw))
+                raw += "x"  # its text has no sign
+            else:
+                break
+        if start == self.at or (self.at < len(self._text) and self._text[self.at] not in " \t\n;&|<>"):
             raise NotSimple(f"the sign {self._text[self.at : self.at + 1]!r}")
         if self._text[self.at : self.at + 1] in ("&", "|") and not _OPERATOR.match(self._text, self.at):
             raise NotSimple("a pipe or a job in the background")
         if raw not in ("[", "]") and _SIGN.search(_QUOTED.sub("", raw)):
             raise NotSimple(f"the pattern {raw}")
         return "".join(parts)
+
+    def _expanded(self, part: re.Match[str], *, is_first: bool) -> str:
+        """Return what a shell puts in the place of a variable or a substitution."""
+        if part["text"] is None:
+            name = part["name"] or part["long"]
+            if name not in self._variables:
+                raise NotSimple(f"the variable {name}")
+            return self._variables[name]
+        found = substituted(part["text"])
+        is_operand = is_first and _OPERAND.match(self._text, self.at)
+        if found is None or (found.is_prefix and not is_operand):
+            raise NotSimple("a substitution")
+        self._inner += found.commands
+        return found.text
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         found = pattern.match(self._text, self.at)

@@ -3,6 +3,7 @@
 import random
 import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,34 +23,55 @@ PIECES = [
     ">f ",
 ]
 PIECES += [">>f ", "<g ", "A=1 ", "\\\\", '\\"', "\\$", "''", '""', "2", "if ", " [ ", "cd "]
+# Variables, and the substitutions of automake; `g` is there.
+EDITED, PLACE = "`echo a/b.o | sed 's|[^/]*$|.d/&|;s|\\.o$||'`", "`test -f 'g' || echo './'`"
+VALUES = [
+    "x=a; ",
+    "; x=b; ",
+    "x=1 ",
+    "&& x=c ",
+    "$x",
+    " ${x}",
+    '"$x"',
+    EDITED,
+    f"; y={EDITED}; ",
+    "$y",
+    PLACE,
+    " ",
+    " w ",
+]
 TEXTS = 4_000
 MOST_PIECES = 8
+CALLED = (("w",), ("echo",), ("sed",), ("test",), ())  # the last one is an assignment
 # A call of `w` writes its words to descriptor 9, with a NUL behind each, and one more at the end.
-HEAD = "w() { for x do printf '%s\\0' \"$x\" >&9; done; printf '\\n\\0' >&9; }; exec 2>/dev/null\n"
+HEAD = "w() { for w_word do printf '%s\\0' \"$w_word\" >&9; done; printf '\\n\\0' >&9; }; exec 2>/dev/null\n"
 
 
-def simple_texts(rng: random.Random) -> dict[str, tuple[SimpleCommand, ...]]:
+def simple_texts(rng: random.Random, pieces: Sequence[str], begin: str) -> dict[str, tuple[SimpleCommand, ...]]:
     """Return random texts that are lists of calls of `w`, each with what was read in it."""
     found = {}
     for _ in range(TEXTS):
-        text = "w " + "".join(rng.choices(PIECES, k=rng.randint(1, MOST_PIECES)))
+        text = begin + "".join(rng.choices(pieces, k=rng.randint(1, MOST_PIECES)))
         try:
             commands = parse_list(text)
         except NotSimple:
             continue
         # A shell may leave out the command behind `||`, and one without the file behind `<`.
         if (
-            "||" not in text
+            "||" not in text.replace(PLACE, "").replace(EDITED, "")
             and "<" not in text.replace("<g ", "")
-            and all(command.words[:1] == ("w",) for command in commands)
+            and all(command.words[:1] in CALLED for command in commands)
         ):
-            found[text] = commands
+            found[text] = tuple(command for command in commands if command.words[:1] == ("w",))
     return found
 
 
+@pytest.mark.parametrize(
+    ("pieces", "begin"), [(PIECES, "w "), (PIECES + 3 * VALUES, f"x=a; y={EDITED}; w ")], ids=["plain", "values"]
+)
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_a_shell_reads_the_same_words(shell: str, tmp_path: Path) -> None:
-    texts = simple_texts(random.Random(1))
+def test_a_shell_reads_the_same_words(shell: str, pieces: Sequence[str], begin: str, tmp_path: Path) -> None:
+    texts = simple_texts(random.Random(1), pieces, begin)
     (tmp_path / "g").write_text("")
     lines = [f"( eval {shlex.quote(text)} ) >/dev/null; printf '%s\\f\\0' $? >&9" for text in texts]
     script = tmp_path / "script"
@@ -60,6 +82,17 @@ def test_a_shell_reads_the_same_words(shell: str, tmp_path: Path) -> None:
     expected = ["".join("\0".join([*command.words[1:], "\n\0"]) for command in found) for found in texts.values()]
     # If a text is none of its language, a shell ends with an error, and the job has no result.
     ended_well = [(text, words) for text, words in zip(texts, read, strict=True) if words.endswith("0")]
-    assert len(ended_well) > TEXTS / 10
+    assert len(ended_well) > TEXTS / 20
     right = dict(zip(texts, expected, strict=True))
     assert [(text, words) for text, words in ended_well if words != right[text] + "0"] == []
+
+
+@pytest.mark.parametrize("name", ["src/ar.o", "ar.o", "a/b.c/x.y.o", "x.lo", "a.b", "./x.o", "a+b_c.o", ".o", "o/.o.o"])
+def test_a_substitution_is_what_a_shell_makes_of_it(name: str) -> None:
+    script = "s|[^/]*$|.deps/&|;s|\\.o$||"
+    text = f"x=`echo {name} | sed '{script}'`; a $x"
+    told = subprocess.run(["sh", "-c", text.replace("; a ", "; echo ")], capture_output=True, text=True, check=True)
+    commands = parse_list(text)
+    assert commands[-1] == SimpleCommand((), ("a", told.stdout.strip()), ())
+    assert [one.words for one in commands[:2]] == [("echo", name), ("sed", script)]
+    assert all(one.may_fail for one in commands[:-1])

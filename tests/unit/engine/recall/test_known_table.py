@@ -140,6 +140,10 @@ def executed(script: str) -> tuple[str, ...]:
         "sh -ec 'set -e; gcc -c x.c'",
         "gcc -c x.c && sed s/a/b/ x.in > y.c",
         "set -e; gcc -c x.c; cp x.o y.o",
+        # Those of automake.
+        "depbase=`echo x.o | sed 's|[^/]*$|.deps/&|;s|\\.o$||'`;\\\ngcc -MF $depbase.Tpo -c -o x.o x.c &&\\\n"
+        "cp -f $depbase.Tpo $depbase.Po",
+        "gcc -MT x.o -MD -MP -MF .deps/x.Tpo -c -o x.o `test -f 'x.c' || echo './'`x.c && cp .deps/x.Tpo .deps/x.Po",
     ],
 )
 def test_a_list_of_known_commands_is_known(script: str) -> None:
@@ -160,6 +164,10 @@ def test_a_list_of_known_commands_is_known(script: str) -> None:
         "gcc -c x.c | cp a b",
         "GCC_EXEC_PREFIX=/x gcc -c x.c",
         "CC=gcc; gcc -c x.c",
+        "cc=gcc; gcc -B$dir -c x.c",
+        "x=`echo -n a | sed 's/a/b/'`; gcc -c $x",
+        "x=`date`; gcc -c $x",
+        "home=a; gcc -c x.c",
         "LD_PRELOAD=/opt/faketime.so gcc -c x.c",
         "LD_LIBRARY_PATH=lib exec gcc -c x.c",
         "COMPILER_PATH=/x : && gcc -c x.c",
@@ -179,12 +187,13 @@ def test_a_list_of_known_commands_is_known(script: str) -> None:
     ],
 )
 def test_a_list_with_anything_else_is_refused(script: str) -> None:
-    assert reason(judge("/bin/sh", "-c", script, tools=executed(script))) != ""
+    env = {"home": "/"}  # a variable that the commands get
+    assert reason(judge("/bin/sh", "-c", script, tools=executed(script), env=env)) != ""
     assert "which its tools do not" not in reason(judge("/bin/sh", "-c", script, tools=executed(script)))
 
 
 def test_a_list_that_is_not_simple_is_no_fault_of_an_entry() -> None:
-    assert reason(judge("sh", "-c", "gcc -c $F", tools=executed(""))) == "the sign '$'"
+    assert reason(judge("sh", "-c", "gcc -c $F", tools=executed(""))) == "the variable F"
 
 
 def test_a_shell_with_functions_is_refused() -> None:

@@ -37,6 +37,7 @@ def failing(*words: str) -> SimpleCommand:
         ("[ -f x ] && test -d y", (command("[", "-f", "x", "]"), command("test", "-d", "y"))),
         ("a '*' \"?\" '{b,c}' '~' '#d' 'é'", (command("a", "*", "?", "{b,c}", "~", "#d", "é"),)),
         ("echo if", (command("echo", "if"),)),
+        ("x=a; b $x ${x}.o c$x/", (command(x="a", may_fail=True), command("b", "a", "a.o", "ca/"))),
         (": && gcc x && :", (command(":"), command("gcc", "x"), command(":"))),
     ],
 )
@@ -48,6 +49,9 @@ def test_a_simple_list_is_read(text: str, commands: tuple[SimpleCommand, ...]) -
     "text",
     [
         *("a $x", 'a "$x"', "a ${x}", "a $(b)", "a `b`", 'a "`b`"', "a $((1))", "$x", "a\\\n$x"),
+        *("x=a && b $x; c || x=d; e $x", "x=1; x=2 a; b $x", "X=a; b $X", "x='a b'; c $x", "x=; c $x", "x=1; c $x2"),
+        *("x=1; c ${x:-2}", "x=1; c \"$x\"", "`test -f a || echo -`b", "a `test -f a || echo ./`-b", "a `echo b`"),
+        *("a b`test -f c || echo ./`c", "x=`echo a | sed s/a/b/`; c $x", "x=`echo a | sed 's/a/-b/'`; c $x"),
         *("a | b", "a|b", "a &", "a&", "a & b", "(a)", "{ a; }", "! a", "a() { b; }", "a;;b"),
         *("if a; then b; fi", "for x in y; do z; done", "while a; do b; done", "case x in y) z;; esac", "a && if b"),
         *("a *", "a x*.c", "a ?", "a [b]", "a ~", "a ~/b", "a {b,c}", "a # b", "a b#c", "A=~ b"),
@@ -90,3 +94,8 @@ def test_a_long_list_is_read_in_linear_time() -> None:
     for text in ("'" * 50_001, "\\\n" * 50_000 + "|", "a\\ " * 30_000 + "$", ";" * 100_000, "<" * 100_000):
         with contextlib.suppress(NotSimple):
             parse_list(text)
+
+
+def test_the_place_of_a_source_is_its_name_with_or_without_its_directory() -> None:
+    commands = parse_list("gcc -c `test -f 'x.c' || echo './'`x.c")
+    assert [one.words for one in commands] == [("test", "-f", "x.c"), ("echo", "./"), ("gcc", "-c", "x.c")]
