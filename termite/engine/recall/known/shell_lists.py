@@ -15,9 +15,11 @@ from termite.engine.recall.known.shell_values import SAFE, substituted
 # A quoted part, an escaped character, or characters that mean themselves anywhere in a word.
 _PART = re.compile(r"'[^']*'|\"(?:[^\"\\$`]|\\.)*\"|\\.|[^\s;&|<>()$`\\\"'*?\[\]{}~#!]+|[\[\]{}~#!]", re.DOTALL)
 _QUOTED = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.", re.DOTALL)
-# What a shell puts something else for. A variable is read if its text needs no quotes.
+# What a shell puts something else for. A variable is read if its text needs no quotes. A name goes
+# on behind a line break with a backslash.
 _EXPANSION = re.compile(
-    r"\$(?:(?P<name>[A-Za-z_]\w*)|\{(?P<long>[A-Za-z_]\w*)\})|`(?P<text>[^`\"\\]*(?:\\\.[^`\"\\]*)*)`", re.ASCII
+    r"\$(?:(?P<name>[A-Za-z_]\w*)(?![\w\\])|\{(?P<long>[A-Za-z_]\w*)\})|`(?P<text>[^`\"\\]*(?:\\\.[^`\"\\]*)*)`",
+    re.ASCII,
 )
 _OPERAND = re.compile(r"[A-Za-z0-9_./]")  # the first character of no option
 _SAFE_WORD = re.compile(f"{SAFE}+")

@@ -49,7 +49,7 @@ def test_a_simple_list_is_read(text: str, commands: tuple[SimpleCommand, ...]) -
     "text",
     [
         *("a $x", 'a "$x"', "a ${x}", "a $(b)", "a `b`", 'a "`b`"', "a $((1))", "$x", "a\\\n$x"),
-        *("x=a && b $x; c || x=d; e $x", "x=1; x=2 a; b $x", "X=a; b $X", "x='a b'; c $x", "x=; c $x", "x=1; c $x2"),
+        *("x=a && b $x; c || x=d; e $x", "x=1; x=2 a; b $x", "X=a; b $X", "x='a b'; c $x", "x=; c $x", "x=1; c $x2", "x=1; c $x\\\n2"),
         *("x=1; c ${x:-2}", "x=1; c \"$x\"", "`test -f a || echo -`b", "a `test -f a || echo ./`-b", "a `echo b`"),
         *("a b`test -f c || echo ./`c", "x=`echo a | sed s/a/b/`; c $x", "x=`echo a | sed 's/a/-b/'`; c $x"),
         *("a | b", "a|b", "a &", "a&", "a & b", "(a)", "{ a; }", "! a", "a() { b; }", "a;;b"),
