@@ -56,11 +56,12 @@ def simple_texts(rng: random.Random, pieces: Sequence[str], begin: str) -> dict[
             commands = parse_list(text)
         except NotSimple:
             continue
-        # A shell may leave out the command behind `||`, and one without the file behind `<`.
+        # A shell may leave out the command behind `||`, and one without the file behind `<` or `>`.
         if (
             "||" not in text.replace(PLACE, "").replace(EDITED, "")
             and "<" not in text.replace("<g ", "")
             and all(command.words[:1] in CALLED for command in commands)
+            and not any("/" in name for command in commands for name in command.written)
         ):
             found[text] = tuple(command for command in commands if command.words[:1] == ("w",))
     return found
