@@ -1,7 +1,7 @@
 """Build packages again and again with stored results, and execute every hit as well.
 
     python -m tests.cache_proof [--seed N] [--only NAME,...] [--until MINUTES] [--rounds N] [--list]
-    python -m tests.cache_proof --rates [--only NAME,...]
+    python -m tests.cache_proof --rates [--missed] [--only NAME,...]
     python -m tests.cache_proof --latency HITS
 
 A line a round says `ok|FAIL project round hits/jobs seconds mutations`.
@@ -53,7 +53,8 @@ def main() -> int:
         if words.latency:
             return measure(base, words.latency)
         if words.rates:
-            return show_rates(base, [PROJECTS[name] for name in names if name in PROJECTS])
+            projects = [PROJECTS[name] for name in names if name in PROJECTS]
+            return show_rates(base, projects, with_commands=words.missed)
         return _prove(base, names, words)
     finally:
         remove_tree(base / "place")
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each project; 0: as many as there is time for")
     parser.add_argument("--list", action="store_true", help="list the projects")
     parser.add_argument("--rates", action="store_true", help="show the share of hits in clean builds")
+    parser.add_argument("--missed", action="store_true", help="with --rates: show the commands that missed")
     parser.add_argument("--latency", type=int, default=0, metavar="HITS", help="measure so many hits")
     return parser
 

@@ -40,24 +40,37 @@ class Stored:
         return next((found for found in self.last.items() if found[1].job.startswith(f"job {number} ")), None)
 
 
-def show_rates(base: Path, projects: list[Project]) -> int:
-    """Print the share of hits of each build, and its commonest reasons of misses."""
+def show_rates(base: Path, projects: list[Project], *, with_commands: bool) -> int:
+    """Print the share of hits of each build, and its commonest reasons of misses.
+
+    Short commands that ran here are no part of the share. `with_commands`: print each command that
+    missed after the first build.
+    """
     print(
-        "| package | build | commands that end with 0 | hits | share | reasons of misses |\n|---|---|---|---|---|---|"
+        "| package | build | commands that end with 0 | hits | share | short ones that ran here | reasons of misses |\n"
+        "|---|---|---|---|---|---|---|"
     )
     with caching(base, f"cache-rates-{os.getpid()}") as tree:
         for project in projects:
-            for number, jobs, reasons in _builds(tree, project):
+            for number, jobs, missed in _builds(tree, project):
+                reasons = Counter(reason for _, reason in missed)
                 passed = [job for job in jobs if job["where"] in ON_WORKERS and job["exit_code"] == 0]
                 hits = sum(job["where"] == "cache" for job in passed)
                 share = 100 * hits / len(passed) if passed else 0.0
+                here = sum(job["cause"]["kind"] == "short" for job in jobs)
                 said = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(SHOWN))
-                print(f"| {project.name} | {number} | {len(passed)} | {hits} | {share:.1f} % | {said} |", flush=True)
+                counts = f"{len(passed)} | {hits} | {share:.1f} % | {here}"
+                print(f"| {project.name} | {number} | {counts} | {said} |", flush=True)
+                for text, reason in missed if with_commands and number > 1 else ():
+                    print(f"    {reason}: {text!r}", flush=True)
     return 0
 
 
-def _builds(tree: Tree, project: Project) -> Iterator[tuple[int, list[dict[str, Any]], Counter[str]]]:
-    """Build the project several times from its sources in one directory."""
+def _builds(tree: Tree, project: Project) -> Iterator[tuple[int, list[dict[str, Any]], list[tuple[str, str]]]]:
+    """Build the project several times from its sources in one directory.
+
+    Yield the number of the build, its jobs, and the texts of those that missed with the reasons.
+    """
     own = project.make(tree)
     pristine = tree.where.base / f"pristine-{project.name}"
     copy_tree(own.path, pristine)
@@ -70,7 +83,7 @@ def _builds(tree: Tree, project: Project) -> Iterator[tuple[int, list[dict[str, 
         time.sleep(APART_S)  # until everything is stored, and the next run is a proof
         jobs, now = jobs_of(own), _read(index)
         missed = [job for job in jobs if job["where"] == "worker" and job["exit_code"] == 0]
-        yield number, jobs, Counter(_reason(job, before, now) for job in missed)
+        yield number, jobs, [(job["text"], _reason(job, before, now)) for job in missed]
         before = now
         _begin_anew(own.path, pristine)
 

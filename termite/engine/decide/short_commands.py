@@ -57,8 +57,15 @@ class ShortCommands:
 
     def is_short(self, key: CommandKey) -> bool:
         """Return True if the command was short when it last ran in the same environment."""
-        took_s = self._memory.took_s.get(key[1])
+        took_s = self.time_of(key)
         return took_s is not None and took_s < self.limit_s
+
+    def time_of(self, key: CommandKey) -> float | None:
+        """Return the command's run time in the same environment, in seconds, or None.
+
+        Commands that are longer than any short command can be have none.
+        """
+        return self._memory.took_s.get(key[1])
 
     def record_remote(self, key: CommandKey, took_s: float, overhead_s: float) -> None:
         """Record that a worker ran the command, and what dispatching it cost in addition.

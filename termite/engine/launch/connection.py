@@ -203,8 +203,9 @@ class Launcher:
         self._is_replaced = True  # up to this line the launcher could cancel the job
 
     def replace_nowait(self, recurse: bool) -> None:
-        """Do the same as `replace`. No other frame may have been sent before."""
+        """Do the same as `replace`. No other frame may be on its way."""
         self._send_nowait(records.EXEC, _pack_exec(recurse, self._build_socket))
+        self._is_replaced = True
 
     async def finish(self, exit: Exit) -> None:
         """Let the launcher end as the command did."""

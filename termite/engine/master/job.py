@@ -59,6 +59,7 @@ class Job:
     identity: CommandIdentity | None = None  # None: no result is recalled for it
     weak: bytes = b""  # the weak fingerprint of the identity
     is_stored: bool = False  # True if its result is to be stored, so that it must be traced
+    is_traced_though_short: bool = False  # True if it runs on a worker, so that its result can be stored
     is_disturbed: bool = False  # True if its trace has changed what it did, in any attempt
     plugin: str = ""  # that has read the command; "": none
     notes: JobNotes = field(default_factory=JobNotes)

@@ -94,6 +94,11 @@ class ResultIndex:
         """Return what is stored for a command."""
         return self._try(lambda database: _read_rows(database, weak), NO_ROWS)
 
+    def has_results(self, weak: bytes) -> bool:
+        """Return whether a result of a command is stored."""
+        statement = "SELECT 1 FROM results WHERE weak = ? LIMIT 1"
+        return self._try(lambda database: bool(_execute(database, statement, (weak,))), fallback=False)
+
     def last(self, name: bytes) -> tuple[LastRun, PathSet | None] | None:
         """Return the last run of the job of this name with its path set, if they are stored."""
         return self._try(lambda database: _read_last(database, name), None)

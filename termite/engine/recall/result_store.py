@@ -72,6 +72,10 @@ class ResultStore:
         """Return what is stored for a command."""
         return self._index.rows(weak)
 
+    def has_results(self, weak: bytes) -> bool:
+        """Return whether a result of a command is stored. This takes some microseconds."""
+        return self._index.has_results(weak)
+
     def last(self, name: bytes) -> tuple[LastRun, PathSet | None] | None:
         """Return the last run of the job of this name with its path set, if they are stored."""
         return self._index.last(name)

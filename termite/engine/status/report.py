@@ -30,6 +30,7 @@ class PathEvent(enum.StrEnum):
 class Counters:
     """The counts of a master since its start, or of a build.
 
+    `traced` are short commands that ran on a worker, so that their results can be stored.
     `retries` are attempts on workers that failed. After such an attempt, `moved` jobs were
     given to another worker, and `repeated` to the same one. `named` counts what happened to paths.
     """
@@ -38,6 +39,7 @@ class Counters:
     local: int = 0
     short: int = 0
     cached: int = 0
+    traced: int = 0
     misses: Counter[str] = field(default_factory=Counter)  # by the value of a MissCause
     retries: Counter[Reason] = field(default_factory=Counter)
     moved: int = 0

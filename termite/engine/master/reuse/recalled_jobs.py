@@ -84,7 +84,7 @@ def _obstacle(error: Conflict | FsError | RemoteProtocolError | ResultRefused | 
 
 async def _find(master: Master, cache: ResultCache, job: Job) -> ResultRow | None:
     """Return the stored result that the job may get, or None with the reason in its notes."""
-    row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
+    row = await cache.find(job, master.tree, master.fact_reader, lambda: is_slot_idle(master))
     if row is None and await cache.twins.wait_for(job.weak, cache.source):
         row = await cache.find(job, master.tree, master.fact_reader)
     if row is None and await cache.bring(job, master.tree, master.fact_reader, lambda: _machines(master)):
@@ -107,7 +107,7 @@ def _machines(master: Master) -> Collection[MachineFacts]:
     return {worker.machine for worker in master.pool.fleet.workers} or {master.machine}
 
 
-def _is_slot_idle(master: Master) -> bool:
+def is_slot_idle(master: Master) -> bool:
     """Return whether a worker has a free slot, and nobody waits for one."""
     return not master.pool.waiting and any(
         lease.is_open and lease.running < lease.slots for lease in master.pool.leases
