@@ -13,8 +13,10 @@ from termite.engine.recall.logic.traced_paths import AccessKind
 from termite.engine.recall.logic.tree_facts import TreeFacts
 
 _MOVED, _MAKE = int(AccessKind.MOVED), int(AccessKind.MAKE)
-# A job that reads the file may copy it, and one that sets times may give another file the same one.
-_DOUBTFUL = int(AccessKind.READ | AccessKind.WRITE | AccessKind.TRUNC | AccessKind.META | AccessKind.OPATH)
+# It is written, or gets a time that the job sets.
+_CHANGED = int(AccessKind.WRITE | AccessKind.TRUNC | AccessKind.META)
+# A job that reads the file may copy it. Before mv overwrites a file, it opens that one with O_PATH.
+_READ = int(AccessKind.READ | AccessKind.OPATH)
 
 
 class CarriedTime(NamedTuple):
@@ -50,13 +52,13 @@ def find_carried_times(
 
 
 def _may_be_source(attr: Attr, kinds: int) -> bool:
-    return stat.S_ISREG(attr.mode) and attr.nlink == 1 and bool(kinds & _MOVED) and not kinds & _DOUBTFUL
+    return stat.S_ISREG(attr.mode) and attr.nlink == 1 and bool(kinds & _MOVED) and not kinds & (_READ | _CHANGED)
 
 
 def _may_be_output(change: Change, kinds: int) -> bool:
     attr = change.attr
     is_file = attr is not None and stat.S_ISREG(attr.mode) and change.link_to is None
-    return is_file and bool(kinds & _MAKE) and not kinds & _DOUBTFUL
+    return is_file and bool(kinds & _MAKE) and not kinds & _CHANGED
 
 
 def _is_alike(path: bytes, before: Attr, after: Attr, facts: TreeFacts) -> bool:

@@ -24,7 +24,7 @@ from tests.unit.engine.recall.recall_trees import (
 LATER_NS = 5 * 10**9
 OLD = {b"w/a.o": file("a"), b"w/b.lo": file("dummy", mtime_ns=2 * LONG_AGO_NS), b"w/c.o": file("c")}
 MOVED = access(b"/w/a.o", LSTAT, UNLINK | AccessKind.MOVED)
-NEW_NAME = access(b"/w/b.lo", AccessKind.MAKE | AccessKind.NOFOLLOW)
+NEW_NAME = access(b"/w/b.lo", AccessKind.MAKE | AccessKind.NOFOLLOW, AccessKind.STAT | AccessKind.OPATH)
 CHANGES = (Change(b"w/a.o", None), Change(b"w/b.lo", file("a")))
 
 
