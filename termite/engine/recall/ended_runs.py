@@ -110,7 +110,8 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     is_special = isinstance(run.known, NotKnown) and run.known.is_tool_known
     shape = shape_id(run.identity.argv, run.tools, root=run.identity.root, is_whole=is_special)
     entries, is_blind = (run.known.entries, run.known.is_blind) if isinstance(run.known, Known) else ((), False)
-    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind)
+    blind_by = run.known.blind if isinstance(run.known, NotKnown) else ()
+    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind, blind_by)
     return keep_result(store, FoundResult(run.weak, seen.row, row, run.contents), now_s)
 
 
@@ -129,7 +130,7 @@ def keep_result(store: ResultStore, found: FoundResult, now_s: int) -> Kept:
         store.note_shape(row.shape, judged, now_s)
     if judged.refused:
         return Kept(StoreEffect.REFUSED, difference, row)
-    is_better = bool(row.known) and not (first is not None and first.known)
+    is_better = first is not None and (bool(row.known) > bool(first.known) or bool(row.blind_by) > bool(first.blind_by))
     is_there = first is not None and not difference and first.timed == row.timed and not is_better
     if first is not None and is_there and store.has_contents(first):
         # The first one stays, so that later runs are compared with it however soon they follow.

@@ -18,7 +18,10 @@ _SUBSTITUTION = "|".join(
     for mark in ("/", r"\|", ",", "%", ":", "@", "_")
 )
 _SED_COMMAND = rf"[ \t]*(?:{_ADDRESS}(?:,{_ADDRESS})?[ \t]*)?!?[ \t]*(?:[dpqnNhHgGxDP=]|{_SUBSTITUTION})[ \t]*"
-_SED_SCRIPT = re.compile(rf"{_SED_COMMAND}(?:[;\n]{_SED_COMMAND})*", re.DOTALL)
+# The name of a file that is read goes on to the end of the line.
+_SED_READ = rf"[ \t]*(?:{_ADDRESS}(?:,{_ADDRESS})?[ \t]*)?!?[ \t]*r[ \t]*(?!/dev/|/proc/)[^\s][^\n]*"
+_SED_LINE = rf"(?:{_SED_COMMAND};)*(?:{_SED_COMMAND}|{_SED_READ})"
+_SED_SCRIPT = re.compile(rf"{_SED_LINE}(?:\n{_SED_LINE})*", re.DOTALL)
 # The options of tools that only copy parts of files to standard output: without and with a text.
 # Missing are `sort -R`, `tail -f`, and `grep -r`, which writes in the order of a directory.
 _GREP = ("AEFGHILPbchilnoqsvwxz", "eABCm")

@@ -86,7 +86,7 @@ def test_what_repeats_itself_is_vouched_for(text: str) -> None:
         *("cp -i a b", "cp --backup a b", "cp -rv a b", "cp", "install -s a b", "install -o root a b", "rm -rv a"),
         *("touch -d now a", "touch -t 1 a", "touch -r a b", "chmod -Rv 755 a", "chmod --reference=a b"),
         *("sed e x", "sed '1e date' x", "sed s/a/date/e x", "sed 's/a/b/w x' y", "sed -f x y", "sed 'w x' y", "sed"),
-        *("sed '1r x' y", "sed 'a x' y", "sed --debug p x", "sed -e p -e '1e date' x", "sed '{p}' x"),
+        *("sed '1r /dev/stdin' y", "sed 'a x' y", "sed --debug p x", "sed -e p -e '1e date' x", "sed '{p}' x"),
         *("test a -nt b", "test a -ot b", "test -t 1", "test -O a", "test -N a", "[ a", "printf '%(%s)T'"),
         *("sort -R a", "sort --random-source=a b", "tail -f a", "grep -r a .", "cat --help", "cmake -P x"),
         *("cmake", "cmake -E env x", "date", "make", "python3 x.py", "tar cf x y", "gzip x", "ccache gcc -c x.c"),

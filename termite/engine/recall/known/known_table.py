@@ -8,14 +8,14 @@ and their files are searched for marks. A wrapper of the same name has none.
 import functools
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase, translate
 
 from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.paths import is_within, split
-from termite.engine.recall.known.shell_lists import LOCAL_NAME, NotSimple, SimpleCommand
 from termite.engine.recall.known.shell_tools import SHELL_TOOLS, SPECIAL_BUILTINS, shell_commands, started_words
+from termite.engine.recall.known.shell_words import LOCAL_NAME, NotSimple, SimpleCommand
 from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, Dependencies
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
@@ -49,12 +49,14 @@ class NotKnown:
     """The result has to prove itself, for a reason for people.
 
     If `is_tool_known`, the table has the tool, but nobody vouches for these words or inputs.
-    `clock` is a file with a macro for the date or the time, or b"".
+    `clock` is a file with a macro for the date or the time, or b"". `blind` are the entries that
+    vouch that the times of its inputs do not matter, or ().
     """
 
     reason: str
     is_tool_known: bool = False
     clock: bytes = b""
+    blind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,11 @@ class KnownTable:
 
     def still_vouches(self, row: ResultRow) -> bool:
         """Return whether this table has the entries that vouched for a stored result."""
-        return bool(row.known) and all(
-            (tool := self.tools.get(entry.partition(" ")[0])) is not None and _named(tool) == entry
-            for entry in row.known
+        return self._has_entries(row.known)
+
+    def _has_entries(self, entries: Collection[str]) -> bool:
+        return bool(entries) and all(
+            (tool := self.tools.get(entry.partition(" ")[0])) is not None and _named(tool) == entry for entry in entries
         )
 
     def is_vouched_blind(self, row: ResultRow, shape: Shape) -> bool:
@@ -131,7 +135,9 @@ class KnownTable:
 
         Evidence of its shape goes before the table.
         """
-        return row.is_known_blind and not shape.sees_times and not shape.refused and self.still_vouches(row)
+        if shape.sees_times or shape.refused:
+            return False
+        return (row.is_known_blind and self.still_vouches(row)) or self._has_entries(row.blind_by)
 
 
 def proof_of_table(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known | NotKnown:
@@ -155,8 +161,9 @@ def _calls_known_tool(table: KnownTable, identity: CommandIdentity) -> bool:
     return table.tool_called(name) is not None
 
 
-def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
-    judged = list(_judged(table, command.identity))
+def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known | NotKnown:
+    objections: list[str] = []
+    judged = list(_judged(table, command.identity, objections))
     vouches = [vouch for _, vouch in judged]
     for pattern in {vouch.unwanted_messages for vouch in vouches if vouch.unwanted_messages}:
         try:
@@ -172,11 +179,19 @@ def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
     _check_asked(executed, command.dependencies)
     _check_inputs(vouches, command, facts)
     used = {_named(tool) for tool in (*executed, *(tool for tool, _ in judged))}
-    return Known(_is_blind(vouches, command, facts), tuple(sorted(used)))
+    entries, is_blind = tuple(sorted(used)), _is_blind(vouches, command, facts)
+    if objections:
+        is_tool_known = _calls_known_tool(table, command.identity)
+        return NotKnown(objections[0], is_tool_known, blind=entries if is_blind else ())
+    return Known(is_blind, entries)
 
 
-def _judged(table: KnownTable, identity: CommandIdentity) -> Iterator[tuple[KnownTool, Vouch]]:
-    """Yield the tools that a command calls with their vouches."""
+def _judged(table: KnownTable, identity: CommandIdentity, objections: list[str]) -> Iterator[tuple[KnownTool, Vouch]]:
+    """Yield the tools that a command calls with their vouches.
+
+    Reasons for which a second run must prove the result are added to `objections`. They have
+    nothing to do with times of files.
+    """
     if not identity.argv or split(identity.exe)[1] != split(identity.argv[0])[1]:
         raise _NotVouched("the program has another name than the command")
     words = tuple(word.decode(errors="surrogateescape") for word in identity.argv)
@@ -198,8 +213,10 @@ def _judged(table: KnownTable, identity: CommandIdentity) -> Iterator[tuple[Know
         if answer.unwanted_texts and has_text:
             raise _NotVouched(f"{name} may read a text that the job itself has made")
         if command.may_fail and not (answer.may_fail and not command.written):
-            raise _NotVouched(f"nobody would know if {name} had failed")
-        has_text = has_text or answer.makes_text or bool(command.written)
+            objections.append(f"nobody would know if {name} had failed")
+        if command.is_piped:
+            objections.append("a pipe")
+        has_text = has_text or command.is_piped or answer.makes_text or bool(command.written)
         yield tool, answer
 
 
@@ -211,9 +228,10 @@ def _commands(command: SimpleCommand, env: Mapping[str, str]) -> Iterator[tuple[
     env = {**env, **dict(command.assignments)} if command.assignments and command.words else env
     yield command, env
     if started := started_words(command.words):
-        yield from _commands(SimpleCommand((), started, (), command.may_fail), env)
+        yield from _commands(SimpleCommand((), started, (), command.may_fail, command.is_piped), env)
     for found in shell_commands(command.words) or ():
-        yield from _commands(replace(found, may_fail=found.may_fail or command.may_fail), env)
+        may_fail, is_piped = found.may_fail or command.may_fail, found.is_piped or command.is_piped
+        yield from _commands(replace(found, may_fail=may_fail, is_piped=is_piped), env)
 
 
 def _ask(tool: KnownTool, call: ToolCall) -> Vouch:

@@ -1,60 +1,33 @@
-"""Read simple lists of commands as a shell does: words, quotes, redirections, `&&`, `||` and `;`.
+"""Read lists of commands as a shell does: `&&`, `||`, `;`, pipes, groups, `if`, `case` and `for`.
 
-A variable is read if the list itself has given it a text that is known. Everything else that
-expands is refused, such as other variables, substitutions and patterns. Pipes, loops, functions and
-jobs in the background are refused, too. A construct that is not understood is never a fault: nobody
+All commands that may run are returned, in the order of the text. Loops but for `for`, functions and
+jobs in the background are refused. A construct that is not understood is never a fault: nobody
 vouches for its command then. The grammar is that of POSIX, XCU chapter 2.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
-from termite.engine.recall.known.shell_values import SAFE, substituted
+from termite.engine.recall.known.shell_values import SAFE
+from termite.engine.recall.known.shell_words import BLANK, NotSimple, SimpleCommand, WordReader
 
-# A quoted part, an escaped character, or characters that mean themselves anywhere in a word.
-_PART = re.compile(r"'[^']*'|\"(?:[^\"\\$`]|\\.)*\"|\\.|[^\s;&|<>()$`\\\"'*?\[\]{}~#!]+|[\[\]{}~#!]", re.DOTALL)
-_QUOTED = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.", re.DOTALL)
-# What a shell puts something else for. A variable is read if its text needs no quotes. A name goes
-# on behind a line break with a backslash.
-_EXPANSION = re.compile(
-    r"\$(?:(?P<name>[A-Za-z_]\w*)(?![\w\\])|\{(?P<long>[A-Za-z_]\w*)\})|`(?P<text>[^`\"\\]*(?:\\\.[^`\"\\]*)*)`",
-    re.ASCII,
-)
-_OPERAND = re.compile(r"[A-Za-z0-9_./]")  # the first character of no option
-_SAFE_WORD = re.compile(f"{SAFE}+")
-_SIGN = re.compile(r"[\[\]{}~#!]")
-_BLANK = re.compile(r"(?:[ \t]|\\\n)+")
-_OPERATOR = re.compile(r"&&|\|\||;(?!;)|\n\s*")
-_REDIRECTION = re.compile(r"(\d*)(>>|>\||>&|>(?!\()|<(?![<&>(]))(?:[ \t]|\\\n)*")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
-# A shell does nothing of its own with the others, such as IFS and PATH.
-LOCAL_NAME = re.compile(r"(?!histchars|auto_resume)[a-z][a-z0-9_]*")
-_MEANT = frozenset(r"$`\"" + "\\\n")  # what a backslash escapes between double quotes
-# Words that are no commands.
-_RESERVED = re.compile("if|then|else|elif|fi|for|while|until|do|done|case|esac|in|select|function|time|coproc")
-_NULL = "/dev/null"
 MOST_CHARS = 1 << 17
+MOST_COMMANDS = 20_000  # loops in loops have many
+MOST_DEPTH = 20
 
-
-class NotSimple(Exception):
-    """A text is no simple list of commands. The argument names the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class SimpleCommand:
-    """One command of a list: its assignments, words, and the files that its output is written to.
-
-    /dev/null and other descriptors are no such files. If it `may_fail`, the list may succeed
-    although the command fails. `inner` has the words of commands that substitutions run before it;
-    the commands of a list have none, because these stand before them.
-    """
-
-    assignments: tuple[tuple[str, str], ...]
-    words: tuple[str, ...]
-    written: tuple[str, ...]
-    may_fail: bool = False
-    inner: tuple[tuple[str, ...], ...] = ()
+_SEPARATORS = re.compile(r"(?:[ \t\n]|\\\n|;(?!;))+")
+_NEWLINES = re.compile(r"(?:[ \t\n]|\\\n)+")
+_AND_OR = re.compile(r"&&|\|\|")
+_PIPE = re.compile(r"\|(?!\|)")
+_BEFORE_END = re.compile(r"[;\n)]|\Z")
+_KEYWORD = re.compile(r"(?:if|then|else|elif|fi|for|do|done|case|esac|[{}!])(?=[ \t\n;)]|\Z)")
+_SUBSHELL = re.compile(r"\((?!\()")
+_CLOSED = re.compile(r"\)")
+_NEXT_CASE = re.compile(r";;")
+_LOOP_HEAD = re.compile(r"[ \t]+([a-z][a-z0-9_]*)[ \t]+in[ \t]+")
+_CASE_HEAD = re.compile(rf"[ \t]+(?:{SAFE}+|'[^']*'|(\"?)\$\{{?[A-Za-z_]\w*\}}?\1)[ \t\n]+in(?=[ \t\n])", re.ASCII)
+_CASE_PATTERN = re.compile(r"\(?[^()<>;&`$\"\\]+\)")
 
 
 def parse_list(text: str, *, ends_on_error: bool = False) -> tuple[SimpleCommand, ...]:
@@ -64,150 +37,204 @@ def parse_list(text: str, *, ends_on_error: bool = False) -> tuple[SimpleCommand
     """
     if len(text) > MOST_CHARS:
         raise NotSimple("a very long command")
-    parts: list[list[SimpleCommand]] = [[]]  # between semicolons
-    has_or, begun = [False], 0
-    variables: dict[str, str] = {}
-    while begun < len(text):
-        reader = _Reader(text, begun, variables)
-        command = reader.read()
-        begun = reader.at
-        if command.words or command.written or command.assignments:
-            _learn(variables, command, is_certain=not parts[-1])
-            parts[-1].append(command)
-        has_or[-1] |= reader.operator == "||"
-        if parts[-1] and reader.operator not in ("&&", "||"):
-            parts.append([])
-            has_or.append(False)
-    commands: list[SimpleCommand] = []
-    count = sum(map(bool, parts))
-    for number, (part, is_choice) in enumerate(zip(parts, has_or, strict=True), 1):
-        is_told = number == count or (ends_on_error and len(part) == 1)  # -e forgives the others of `a && b`
-        for command in part:
-            commands += [SimpleCommand((), words, (), may_fail=True) for words in command.inner]
-            commands.append(replace(command, may_fail=is_choice or not is_told, inner=()))
-        ends_on_error |= any(command.words == ("set", "-e") for command in part)
-    return tuple(commands)
+    return tuple(_Parser(text).parse({""}, ends_on_error=ends_on_error))
 
 
-def _learn(variables: dict[str, str], command: SimpleCommand, *, is_certain: bool) -> None:
-    """Note the variables that a command of a list sets, and forget those whose text is doubtful.
+class _Parser:
+    """A parser of one text.
 
-    `is_certain`: no `&&` or `||` before it decides whether it runs.
-    """
-    for name, value in command.assignments:
-        if is_certain and not command.words and LOCAL_NAME.fullmatch(name) and _SAFE_WORD.fullmatch(value):
-            variables[name] = value
-        else:
-            variables.pop(name, None)
-
-
-class _Reader:
-    """A reader of one command of a list.
-
-    `at` is where the next one begins, and `operator` stands before that one. `variables` are those
-    whose texts are known.
+    Each method reads a construct and returns its commands. Those that may fail although the
+    construct succeeds are marked.
     """
 
-    def __init__(self, text: str, at: int, variables: Mapping[str, str]) -> None:
-        self._text = text
-        self._variables = variables
-        self._inner: list[tuple[str, ...]] = []
-        self.at = at
-        self.operator = ""
+    def __init__(self, text: str) -> None:
+        self._reader = WordReader(text)
+        self._count = 0
+        self._depth = 0
 
-    def read(self) -> SimpleCommand:
-        assignments: list[tuple[str, str]] = []
-        words: list[str] = []
-        written: list[str] = []
-        for word, is_assignment in self._words(written):
-            if not words and is_assignment:
-                name, _, value = word.partition("=")
-                assignments.append((name, value))
-            elif not words and _RESERVED.fullmatch(word):
-                raise NotSimple(f"the word {word} of a shell")
-            else:
-                words.append(word)
-        return SimpleCommand(tuple(assignments), tuple(words), tuple(written), inner=tuple(self._inner))
-
-    def _words(self, written: list[str]) -> Iterator[tuple[str, bool]]:
-        """Yield each word, and whether it begins as an assignment does. Files go to `written`."""
+    def parse(self, ends: Collection[str], *, ends_on_error: bool = False) -> list[SimpleCommand]:
+        """Read a list up to one of the keywords or signs `ends`, which is not read."""
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise NotSimple("a deep command")
+        reader, parts = self._reader, list[list[SimpleCommand]]()
         while True:
-            self._match(_BLANK)
-            operator = self._match(_OPERATOR)
-            if operator or self.at >= len(self._text):
-                self.operator = operator[0].strip() if operator else ""
-                self._match(_BLANK)
-                return
-            redirection = self._match(_REDIRECTION)
-            if redirection is None:
-                is_assignment = _ASSIGNMENT.match(self._text, self.at) is not None
-                yield self._word(), is_assignment
-                continue
-            target = self._word()
-            is_number = target.isdigit() and self._text[self.at : self.at + 1] in ("<", ">")
-            if len(redirection[1]) > 1 or is_number:
-                raise NotSimple("another descriptor")
-            if redirection[2] == ">&":
-                if target not in ("1", "2"):
-                    raise NotSimple("another descriptor")
-            elif target.startswith("/dev/") and target != _NULL:
-                raise NotSimple(f"the file {target}")
-            elif redirection[2] != "<" and target != _NULL:
-                written.append(target)
-
-    def _word(self) -> str:
-        """Return the next word without its quotes."""
-        parts: list[str] = []
-        start, raw = self.at, ""
-        while True:
-            if part := self._match(_PART):
-                parts.append(_unquoted(part[0]))
-                raw += part[0]
-            elif part := self._match(_EXPANSION):
-                parts.append(self._expanded(part, is_first=not raw))
-                raw += "x"  # its text has no sign
-            else:
+            reader.match(_SEPARATORS)
+            if self._is_at(ends):
                 break
-        if start == self.at or (self.at < len(self._text) and self._text[self.at] not in " \t\n;&|<>"):
-            raise NotSimple(f"the sign {self._text[self.at : self.at + 1]!r}")
-        if self._text[self.at : self.at + 1] in ("&", "|") and not _OPERATOR.match(self._text, self.at):
-            raise NotSimple("a pipe or a job in the background")
-        if raw not in ("[", "]") and _SIGN.search(_QUOTED.sub("", raw)):
-            raise NotSimple(f"the pattern {raw}")
-        return "".join(parts)
+            parts.append(self._parse_choice())
+            reader.match(BLANK)
+            if not _BEFORE_END.match(reader.text, reader.at):
+                raise NotSimple(f"the sign {reader.text[reader.at : reader.at + 1]!r}")
+        self._depth -= 1
+        commands: list[SimpleCommand] = []
+        for number, part in enumerate(parts, 1):
+            is_told = number == len(parts) or (ends_on_error and _is_one(part))  # -e forgives the others of `a && b`
+            commands += part if is_told else _unseen(part)
+            ends_on_error |= _is_one(part) and part[-1].words == ("set", "-e")
+        return commands
 
-    def _expanded(self, part: re.Match[str], *, is_first: bool) -> str:
-        """Return what a shell puts in the place of a variable or a substitution."""
-        if part["text"] is None:
-            name = part["name"] or part["long"]
-            if name not in self._variables:
-                raise NotSimple(f"the variable {name}")
-            return self._variables[name]
-        found = substituted(part["text"])
-        is_operand = is_first and _OPERAND.match(self._text, self.at)
-        if found is None or (found.is_prefix and not is_operand):
-            raise NotSimple("a substitution")
-        self._inner += found.commands
-        return found.text
+    def _is_at(self, ends: Collection[str]) -> bool:
+        reader = self._reader
+        if reader.at >= len(reader.text):
+            if "" not in ends:
+                raise NotSimple("a list without its end")
+            return True
+        found = _KEYWORD.match(reader.text, reader.at) or _NEXT_CASE.match(reader.text, reader.at)
+        return (found[0] if found else reader.text[reader.at]) in ends
 
-    def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        found = pattern.match(self._text, self.at)
-        if found is not None:
-            self.at = found.end()
-        return found
+    def _parse_choice(self) -> list[SimpleCommand]:
+        """Read pipelines between which are `&&` and `||`."""
+        nodes, operators = [self._parse_pipeline()], list[str]()
+        while True:
+            self._reader.match(BLANK)
+            if not (found := self._reader.match(_AND_OR)):
+                break
+            self._reader.match(_NEWLINES)
+            operators.append(found[0])
+            nodes.append(self._parse_doubtful(self._parse_pipeline))
+        is_told = _ends_the_shell(nodes, operators) or _makes_directory(nodes, operators)
+        commands: list[SimpleCommand] = []
+        for at, node in enumerate(nodes):
+            commands += _unseen(node) if "||" in operators[at:] and not is_told else node
+        return commands
+
+    def _parse_doubtful(self, parse: Callable[[], list[SimpleCommand]]) -> list[SimpleCommand]:
+        """Read what may not run. Afterwards a variable is known only if it is the same in any case."""
+        before = dict(self._reader.variables)
+        commands = parse()
+        now = self._reader.variables
+        self._reader.variables = {name: text for name, text in before.items() if now.get(name) == text}
+        return commands
+
+    def _parse_apart(self, parse: Callable[[], list[SimpleCommand]]) -> list[SimpleCommand]:
+        """Read what a shell of its own runs. Its variables are not seen afterwards."""
+        before = dict(self._reader.variables)
+        commands = parse()
+        self._reader.variables = before
+        return commands
+
+    def _parse_pipeline(self) -> list[SimpleCommand]:
+        before = dict(self._reader.variables)
+        parts = [self._parse_command()]
+        while self._reader.match(_PIPE):  # no blank is before it: a command has read them all
+            self._reader.match(_NEWLINES)
+            self._reader.variables = dict(before)
+            parts.append(self._parse_command())
+        if len(parts) == 1:
+            return parts[0]
+        self._reader.variables = before
+        unseen = [command for part in parts[:-1] for command in _unseen(part)]
+        return [replace(command, is_piped=True) for command in (*unseen, *parts[-1])]
+
+    def _parse_command(self) -> list[SimpleCommand]:
+        reader = self._reader
+        self._count += 1
+        if self._count > MOST_COMMANDS:
+            raise NotSimple("a very long command")
+        if reader.match(_SUBSHELL):
+            commands = self._parse_apart(lambda: self.parse({")"}))
+            reader.match(_CLOSED)
+            return self._redirected(commands)
+        if not (keyword := reader.match(_KEYWORD)):
+            begin, command = reader.at, reader.read_command()
+            if not reader.text[begin : reader.at].strip():
+                raise NotSimple(f"the sign {reader.text[begin : begin + 1]!r}")
+            inner = [SimpleCommand((), words, (), may_fail=True) for words in command.inner]
+            return [*inner, replace(command, inner=())] if inner else [command]
+        if keyword[0] == "{":
+            commands = self.parse({"}"})
+            reader.match(_KEYWORD)
+        elif keyword[0] == "if":
+            commands = self._parse_if()
+        elif keyword[0] == "for":
+            commands = self._parse_loop()
+        elif keyword[0] == "case":
+            commands = self._parse_case()
+        else:
+            raise NotSimple(f"the word {keyword[0]} of a shell")
+        return self._redirected(commands)
+
+    def _redirected(self, commands: list[SimpleCommand]) -> list[SimpleCommand]:
+        """Read the redirections of a construct, which are those of its commands, too."""
+        written: list[str] = []
+        self._reader.read_redirections(written)
+        return [replace(command, written=(*command.written, *written)) for command in commands] if written else commands
+
+    def _parse_if(self) -> list[SimpleCommand]:
+        commands = _unseen(self.parse({"then"}))
+        while (keyword := self._keyword()) != "fi":
+            if keyword == "elif":
+                commands += _unseen(self._parse_doubtful(lambda: self.parse({"then"})))
+            else:
+                ends = {"fi"} if keyword == "else" else {"elif", "else", "fi"}
+                commands += self._parse_doubtful(lambda: self.parse(ends))  # noqa: B023 - it is called at once
+        return commands
+
+    def _parse_loop(self) -> list[SimpleCommand]:
+        """Read a loop over words, and return its commands as often as they run."""
+        reader = self._reader
+        if not (head := reader.match(_LOOP_HEAD)):
+            raise NotSimple("a loop of a shell")
+        values = []
+        while not _BEFORE_END.match(reader.text, reader.at):
+            values.append(reader.read_word())
+            reader.match(BLANK)
+        reader.match(_SEPARATORS)
+        if self._keyword() != "do" or not values:
+            raise NotSimple("a loop of a shell")
+        begin, commands = reader.at, list[SimpleCommand]()
+        for value in values:
+            reader.at = begin
+            commands = [*_unseen(commands), reader.set_variable(head[1], value), *self.parse({"done"})]
+        self._keyword()
+        return commands
+
+    def _parse_case(self) -> list[SimpleCommand]:
+        reader, commands = self._reader, list[SimpleCommand]()
+        if not reader.match(_CASE_HEAD):
+            raise NotSimple("a case of a shell")
+        while True:
+            reader.match(_NEWLINES)
+            if self._is_at({"esac"}):
+                self._keyword()
+                return commands
+            if not reader.match(_CASE_PATTERN):
+                raise NotSimple("a case of a shell")
+            commands += self._parse_doubtful(lambda: self.parse({";;", "esac"}))
+            reader.match(_NEXT_CASE)
+
+    def _keyword(self) -> str:
+        found = self._reader.match(_KEYWORD)
+        if found is None:
+            raise NotSimple("a list without its end")
+        return found[0]
 
 
-def _unquoted(part: str) -> str:
-    if part.startswith("'"):
-        return part[1:-1]
-    if part.startswith('"'):
-        return re.sub(r"\\(.)", lambda escaped: _unescaped(escaped[1]), part[1:-1], flags=re.DOTALL)
-    if part.startswith("\\"):
-        return part[1:].replace("\n", "")
-    return part
+def _is_one(part: Sequence[SimpleCommand]) -> bool:
+    """Return whether a part is one command, perhaps with those of its substitutions."""
+    return len(part) == 1
 
 
-def _unescaped(char: str) -> str:
-    if char == "\n":
-        return ""
-    return char if char in _MEANT else "\\" + char
+def _unseen(commands: Sequence[SimpleCommand]) -> list[SimpleCommand]:
+    return [replace(command, may_fail=True) for command in commands]
+
+
+def _ends_the_shell(nodes: Sequence[Sequence[SimpleCommand]], operators: Sequence[str]) -> bool:
+    """Return whether a choice is `a && b || exit 1`: the shell fails if one of them does."""
+    last = nodes[-1][0].words if len(nodes[-1]) == 1 else ()
+    is_exit = len(last) == 2 and last[0] == "exit" and re.fullmatch("[1-9][0-9]?", last[1]) is not None
+    return is_exit and operators.count("||") == 1 and operators[-1] == "||"
+
+
+def _makes_directory(nodes: Sequence[Sequence[SimpleCommand]], operators: Sequence[str]) -> bool:
+    """Return whether a choice is `mkdir a || test -d a`: it fails unless the directory is there."""
+    if list(operators) != ["||"] or any(len(node) != 1 for node in nodes):
+        return False
+    make, look = (node[0] for node in nodes)
+    looked = look.words[:-1] if look.words[:1] == ("[",) else look.words
+    return (
+        make.words in (("mkdir", *looked[2:]), ("mkdir", "-p", *looked[2:]))
+        and looked[1:2] == ("-d",)
+        and (look.words[0] in ("test", "[") and len(looked) == 3)
+    )

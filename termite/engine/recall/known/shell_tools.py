@@ -7,7 +7,8 @@ import re
 
 from termite.engine.decide.known_tools import NOT_CALLED, KnownTool, ToolCall, Vouch
 from termite.engine.decide.logic.commands import shell_text
-from termite.engine.recall.known.shell_lists import SimpleCommand, parse_list
+from termite.engine.recall.known.shell_lists import parse_list
+from termite.engine.recall.known.shell_words import SimpleCommand
 
 _SHELL_NAMES = frozenset({"sh", "dash", "bash"})
 _BASH_VARIABLES = ("BASH_ENV", "SHELLOPTS", "BASHOPTS")

@@ -78,7 +78,8 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
     `timed` is the fingerprint with all times that the job asked for, and `blind` the one without.
     Either may be b"": then the result cannot be found by it. `shape` is that of the command.
     `known` has the entries of the table of known tools that vouched for the result, or (). If
-    `is_known_blind`, they vouched for it whatever the times of its inputs are.
+    `is_known_blind`, they vouched for it whatever the times of its inputs are. `blind_by` has the
+    entries that vouched for nothing but that, or ().
     """
 
     timed: bytes
@@ -88,6 +89,7 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
     shape: bytes = b""
     known: tuple[str, ...] = ()
     is_known_blind: bool = False
+    blind_by: tuple[str, ...] = ()
 
 
 class LastRun(msgspec.Struct, frozen=True, array_like=True):

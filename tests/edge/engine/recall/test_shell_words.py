@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.recall.known.shell_lists import NotSimple, SimpleCommand, parse_list
+from termite.engine.recall.known.shell_lists import parse_list
+from termite.engine.recall.known.shell_words import NotSimple, SimpleCommand
 
 PIECES = [
     *"ab=-:/%,1é \t\n'\"\\;&|<>$`*?[]{}()~#!",

@@ -4,7 +4,8 @@ import contextlib
 
 import pytest
 
-from termite.engine.recall.known.shell_lists import MOST_CHARS, NotSimple, SimpleCommand, parse_list
+from termite.engine.recall.known.shell_lists import MOST_CHARS, parse_list
+from termite.engine.recall.known.shell_words import NotSimple, SimpleCommand
 
 
 def command(*words: str, written: tuple[str, ...] = (), may_fail: bool = False, **assignments: str) -> SimpleCommand:
@@ -49,11 +50,17 @@ def test_a_simple_list_is_read(text: str, commands: tuple[SimpleCommand, ...]) -
     "text",
     [
         *("a $x", 'a "$x"', "a ${x}", "a $(b)", "a `b`", 'a "`b`"', "a $((1))", "$x", "a\\\n$x"),
-        *("x=a && b $x; c || x=d; e $x", "x=1; x=2 a; b $x", "X=a; b $X", "x='a b'; c $x", "x=; c $x", "x=1; c $x2", "x=1; c $x\\\n2"),
+        *("x=a && b $x; c || x=d; e $x", "x=1; x=2 a; b $x", "X=a; b $X", "x='a b'; c $x", "x=; c $x", "x=1; c $x2"),
+        *("x=1; c $x\\\n2", "x=1 | c $x", "(x=1); c $x", "if a; then x=1; fi; c $x", "case a in b) x=1;; esac; c $x"),
         *("x=1; c ${x:-2}", "x=1; c \"$x\"", "`test -f a || echo -`b", "a `test -f a || echo ./`-b", "a `echo b`"),
         *("a b`test -f c || echo ./`c", "x=`echo a | sed s/a/b/`; c $x", "x=`echo a | sed 's/a/-b/'`; c $x"),
-        *("a | b", "a|b", "a &", "a&", "a & b", "(a)", "{ a; }", "! a", "a() { b; }", "a;;b"),
-        *("if a; then b; fi", "for x in y; do z; done", "while a; do b; done", "case x in y) z;; esac", "a && if b"),
+        *("a |& b", "a &", "a&", "a & b", "((a))", "(a", "a)", ")", "{ a; ", "{a; }", "! a", "a() { b; }"),
+        *("a;;b", "{ a; } b", "(a) b", "a && if b", "if a; then b", "if a; fi", "fi", "then a", "}", "a () { b; }"),
+        "x=1 if a; then b; fi",
+        *("for x; do a; done", "for x in; do a; done", "for x in $y; do a; done", "for x in 'a b'; do c; done"),
+        *("for X in a; do b; done", "while a; do b; done", "until a; do b; done", "case $(a) in b) c;; esac"),
+        *("case a in b) c;; esac d", "case a in `b`) c;; esac", "case a in b) c", "'if' a; then b; fi", "[[ a ]]"),
+        "(" * 30 + "a" + ")" * 30,
         *("a *", "a x*.c", "a ?", "a [b]", "a ~", "a ~/b", "a {b,c}", "a # b", "a b#c", "A=~ b"),
         *("a << b", "a <<< b", "a <> b", "a <& 3", "a >& b", "a >&3", "a &> b", "a >(b)", "a <(b)", "a 12> b"),
         *("a > /dev/tcp/b/1", "a > /dev/stderr", "a >2>&1", "a < /dev/urandom", "a >", "a <"),
@@ -74,14 +81,47 @@ def test_everything_else_is_refused(text: str) -> None:
         ("a && b && c", ""),
         ("a; b", "a"),
         ("a\nb && c; d\n", "a b c"),
-        ("a || b", "a b"),
+        ("a || b", "a"),
         ("a; b || c; d && e", "a b c"),
+        ("a && b || c && d", "a b"),
+        ("a || b || c", "a b"),
+        ("a && b || exit 1", ""),
+        ("a || b || exit 1", "a b"),
+        ("a || exit 0", "a"),
+        ("mkdir x || test -d x", ""),
+        ("mkdir -p x 2>/dev/null || [ -d x ]", ""),
+        ("mkdir x || test -d y", "mkdir"),
+        ("mkdir x y || test -d x", "mkdir"),
+        ("mkdir x || test -e x", "mkdir"),
+        ("{ a; b; } && c", "a"),
+        ("{ a && b; } > x && c", ""),
+        ("(a || true) > x", "a"),
+        ("a | b && c", "a"),
+        ("if a; then b; else c; fi", "a"),
+        ("if a; then b; fi; c", "a b"),
+        ("for x in 1 2; do a; done && b", "a"),  # unseen in the first turn
+        ("case x in y|z) a; b;; *) c;; esac", "a"),
+        ("set -e; { a; b; }; c", "set a b"),
         ("set -e; a; b && c; d", "set b c"),
-        ("a && set -e; b; c", "a set"),
+        ("a && set -e; b; c", "a set b"),
     ],
 )
 def test_commands_are_told_apart_that_may_fail_unseen(text: str, may_fail: str) -> None:
-    assert [one.words[0] for one in parse_list(text) if one.may_fail] == may_fail.split()
+    words = [one.words[0] for one in parse_list(text) if one.may_fail and one.words]
+    assert words == may_fail.split()
+
+
+def test_all_commands_of_a_construct_are_read() -> None:
+    found = parse_list("x=a; if b $x; then x=c; d $x; elif e; then f; fi >g; for y in 1 2; do h $y $y; done")
+    assert [(one.words, one.written) for one in found if one.words] == [
+        (("b", "a"), ("g",)),
+        (("d", "c"), ("g",)),
+        (("e",), ("g",)),
+        (("f",), ("g",)),
+        (("h", "1", "1"), ()),
+        (("h", "2", "2"), ()),
+    ]
+    assert [one.is_piped for one in parse_list("a; b | c")] == [False, True, True]
 
 
 def test_a_shell_with_e_ends_at_the_first_failure() -> None:
