@@ -27,7 +27,7 @@ _CLOSED = re.compile(r"\)")
 _NEXT_CASE = re.compile(r";;")
 _LOOP_HEAD = re.compile(r"[ \t]+([a-z][a-z0-9_]*)[ \t]+in[ \t]+")
 _CASE_HEAD = re.compile(rf"[ \t]+(?:{SAFE}+|'[^']*'|(\"?)\$\{{?[A-Za-z_]\w*\}}?\1)[ \t\n]+in(?=[ \t\n])", re.ASCII)
-_CASE_PATTERN = re.compile(r"\(?[^()<>;&`$\"\\]+\)")
+_CASE_PATTERN = re.compile(r"\(?[^()<>;&`$\"\\#\n]+\)")
 
 
 def parse_list(text: str, *, ends_on_error: bool = False) -> tuple[SimpleCommand, ...]:
