@@ -129,6 +129,7 @@ PROJECTS = {
             "make-dfsg",
             [("autoreconf", "-fi"), ("./configure", "CFLAGS=-O0", "--disable-nls", "--without-guile")],
         ),
+        _of_make("coreutils", (), "coreutils", [("./configure", "CFLAGS=-O0", "--disable-nls")]),
         _of_make("bzip2", ("CFLAGS=-O0", "all"), "bzip2"),
         _of_ninja("jansson", "jansson", "-DJANSSON_BUILD_DOCS=OFF"),
         _of_ninja("libpng", "libpng1.6", "-DPNG_TESTS=OFF"),

@@ -33,11 +33,11 @@ from termite.engine.recall.look_up.fingerprints import CommandIdentity
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.wire.protocol.messages import Ran
-from tests.e2e.known_cases import KNOWN, OBJECTS, REFUSED, TEXTS, TIMED, KnownCase, make_inputs
+from tests.e2e.known_cases import KNOWN, OBJECTS, REFUSED, TEXTS, TIMED, UNSEEN, KnownCase, make_inputs
 from tests.e2e.mirror_places import NOBODY, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 
-CASES = (*KNOWN, *TIMED, *REFUSED)
+CASES = (*KNOWN, *TIMED, *UNSEEN, *REFUSED)
 TABLE = KnownTable(Plugins(BUILT_IN_PLUGINS).known_tools())
 FIRST_ENV = {"PATH": "/usr/bin:/bin", "LANG": "C", "HOME": "/nonexistent"}
 SECOND_ENV = {"PATH": "/usr/bin:/bin", "LANG": "de_DE.UTF-8", "HOME": "/"}
@@ -196,12 +196,24 @@ def test_a_known_command_that_depends_on_times_is_not_blind(outcomes: Mapping[st
     assert outcome.first != outcome.second
 
 
+@pytest.mark.parametrize("case", UNSEEN, ids=lambda case: case.text)
+def test_times_do_not_matter_to_a_command_whose_failures_nobody_would_see(
+    outcomes: Mapping[str, Outcome], case: KnownCase
+) -> None:
+    outcome = outcomes[case.text]
+    assert isinstance(outcome.proof, NotKnown)
+    assert outcome.proof.blind
+    assert outcome.first[0] == 0, outcome.first
+    assert outcome.first == outcome.second
+
+
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.text)
 def test_what_a_guard_refuses_differs(outcomes: Mapping[str, Outcome], case: KnownCase) -> None:
     if case.text not in outcomes:
         pytest.skip(f"{case.needs} is not installed")
     outcome = outcomes[case.text]
     assert isinstance(outcome.proof, NotKnown)
+    assert not outcome.proof.blind
     assert outcome.first[0] == outcome.second[0] == 0, outcome
     assert outcome.first != outcome.second
 

@@ -61,7 +61,7 @@ def _judge_builtin(call: ToolCall) -> Vouch | str:
     is_plain = {
         ":": True,
         "cd": len(call.args) == 1 and not call.args[0].startswith("-"),
-        "exit": call.args in ((), ("0",)),
+        "exit": not call.args or (len(call.args) == 1 and call.args[0].isdecimal()),
         "set": call.args == ("-e",),
         "exec": bool(call.args) and not call.args[0].startswith("-"),
     }
