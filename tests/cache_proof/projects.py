@@ -59,6 +59,13 @@ def _package(package: str) -> Callable[[Path], None]:
     return write
 
 
+def _write_llvm(top: Path) -> None:
+    """Write the parts of LLVM that LLVMSupport needs, as `examples/llvm` does."""
+    source = fetch_source("llvm-toolchain-14", SOURCES, patched=False)
+    for part in ("llvm", "cmake", "third-party"):
+        shutil.copytree(source / part, top / part, symlinks=True)
+
+
 def _write_table(top: Path) -> None:
     """Write a directory with a makefile for each command of the table."""
     first = top / "c0"
@@ -115,6 +122,8 @@ def _of_ninja(name: str, package: str, *options: str) -> Project:
     return Project(name, "ninja", ("-k0",), _package(package), ((*CMAKE, *options),), "build")
 
 
+LLVM = ("cmake", "-GNinja", "-Sllvm", "-Bbuild", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0")
+LLVM_PARTS = ("-DLLVM_TARGETS_TO_BUILD=X86", *(f"-DLLVM_INCLUDE_{part}=OFF" for part in ("TESTS", "BENCHMARKS")))
 SMALL = Project("small", "make", ("-k",), _write_small)
 PROJECTS = {
     project.name: project
@@ -131,8 +140,11 @@ PROJECTS = {
         ),
         _of_make("coreutils", (), "coreutils", [("./configure", "CFLAGS=-O0", "--disable-nls")]),
         _of_make("bzip2", ("CFLAGS=-O0", "all"), "bzip2"),
+        Project("llvm", "ninja", ("-k0", "LLVMSupport"), _write_llvm, ((*LLVM, *LLVM_PARTS),), "build"),
         _of_ninja("jansson", "jansson", "-DJANSSON_BUILD_DOCS=OFF"),
         _of_ninja("libpng", "libpng1.6", "-DPNG_TESTS=OFF"),
         _of_ninja("xz", "xz-utils", "-DBUILD_SHARED_LIBS=OFF"),
     )
 }
+
+LARGE = ("coreutils", "llvm")  # they take so long that somebody has to name them
