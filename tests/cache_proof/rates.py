@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from termite.engine.master.reuse.result_cache import AUDIT
 from termite.engine.recall.logic.uses import Dependency, PathSet, State
 from termite.engine.recall.look_up.differences import difference_of_states
 from termite.engine.recall.look_up.evidence import Shape
@@ -43,8 +44,9 @@ class Stored:
 def show_rates(base: Path, projects: list[Project], *, with_commands: bool) -> int:
     """Print the share of hits of each build, and its commonest reasons of misses.
 
-    Short commands that ran here are no part of the share. `with_commands`: print each command that
-    missed after the first build.
+    Short commands that ran here are no part of the share. A hit that was executed all the same, to
+    compare it, counts as a hit. `with_commands`: print each command that missed after the first
+    build.
     """
     print(
         "| package | build | commands that end with 0 | hits | share | short ones that ran here | reasons of misses |\n"
@@ -55,7 +57,7 @@ def show_rates(base: Path, projects: list[Project], *, with_commands: bool) -> i
             for number, jobs, missed in _builds(tree, project):
                 reasons = Counter(reason for _, reason in missed)
                 passed = [job for job in jobs if job["where"] in ON_WORKERS and job["exit_code"] == 0]
-                hits = sum(job["where"] == "cache" for job in passed)
+                hits = sum(job["where"] == "cache" or job["miss"] == AUDIT for job in passed)
                 share = 100 * hits / len(passed) if passed else 0.0
                 here = sum(job["cause"]["kind"] == "short" for job in jobs)
                 said = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(SHOWN))
@@ -82,10 +84,14 @@ def _builds(tree: Tree, project: Project) -> Iterator[tuple[int, list[dict[str, 
         assert done.code == 0 or project.name == TABLE, done
         time.sleep(APART_S)  # until everything is stored, and the next run is a proof
         jobs, now = jobs_of(own), _read(index)
-        missed = [job for job in jobs if job["where"] == "worker" and job["exit_code"] == 0]
+        missed = [job for job in jobs if _is_miss(job)]
         yield number, jobs, [(job["text"], _reason(job, before, now)) for job in missed]
         before = now
         _begin_anew(own.path, pristine)
+
+
+def _is_miss(job: Mapping[str, Any]) -> bool:
+    return job["where"] == "worker" and job["exit_code"] == 0 and job["miss"] != AUDIT
 
 
 def _begin_anew(top: Path, pristine: Path) -> None:

@@ -154,7 +154,8 @@ class WordReader:
             raise NotSimple(f"the sign {self.text[self.at : self.at + 1]!r}")
         if self.text[self.at : self.at + 1] == "&" and self.text[self.at : self.at + 2] != "&&":
             raise NotSimple("a job in the background")
-        if raw not in ("[", "]") and _SIGN.search(_QUOTED.sub("", raw)):
+        # A bracket that nothing closes is one, as in `rm -f src/[`.
+        if raw != "]" and _SIGN.search(_QUOTED.sub("", raw).removesuffix("[")):
             raise NotSimple(f"the pattern {raw}")
         return "".join(parts)
 
