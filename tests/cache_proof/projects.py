@@ -122,7 +122,7 @@ def _of_ninja(name: str, package: str, *options: str) -> Project:
     return Project(name, "ninja", ("-k0",), _package(package), ((*CMAKE, *options),), "build")
 
 
-LLVM = ("cmake", "-GNinja", "-Sllvm", "-Bbuild", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0")
+LLVM = ("cmake", "-GNinja", "-Sllvm", "-Bbuild", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O0")
 LLVM_PARTS = ("-DLLVM_TARGETS_TO_BUILD=X86", *(f"-DLLVM_INCLUDE_{part}=OFF" for part in ("TESTS", "BENCHMARKS")))
 SMALL = Project("small", "make", ("-k",), _write_small)
 PROJECTS = {

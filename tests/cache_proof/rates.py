@@ -91,7 +91,7 @@ def _builds(tree: Tree, project: Project) -> Iterator[tuple[int, list[dict[str, 
 
 
 def _is_miss(job: Mapping[str, Any]) -> bool:
-    return job["where"] == "worker" and job["exit_code"] == 0 and job["miss"] != AUDIT
+    return bool(job["where"] == "worker" and job["exit_code"] == 0 and job["miss"] != AUDIT)
 
 
 def _begin_anew(top: Path, pristine: Path) -> None:

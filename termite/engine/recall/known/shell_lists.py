@@ -100,7 +100,10 @@ class _Parser:
         return commands
 
     def _parse_doubtful(self, parse: Callable[[], list[SimpleCommand]]) -> list[SimpleCommand]:
-        """Read what may not run. Afterwards a variable is known only if it is the same in any case."""
+        """Read what may not run.
+
+        Afterwards a variable is known only if it has the same text in any case.
+        """
         before = dict(self._reader.variables)
         commands = parse()
         now = self._reader.variables

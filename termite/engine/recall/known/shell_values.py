@@ -22,7 +22,7 @@ _NEW_PART = re.compile(r"[A-Za-z0-9_./,:&-]*")
 
 
 class Substituted(NamedTuple):
-    """What a substitution stands for, and the commands that it runs.
+    """The text for which a substitution stands, and the commands that it runs.
 
     If it `is_prefix`, it stands for the directory of the file whose name follows, or for nothing.
     """
@@ -43,13 +43,14 @@ def substituted(text: str) -> Substituted | None:
 
 
 def _edited(line: str, script: str) -> str | None:
-    """Return the line after the script of sed, or None if that is unknown or has other characters."""
+    """Return a line after the script of sed, or None if that is unknown or needs quotes."""
     at = 0
     while at < len(script):
         command = _SUBSTITUTION.match(script, at)
         if command is None or not _OLD_PART.fullmatch(command[2]) or not _NEW_PART.fullmatch(command[3]):
             return None
-        # POSIX takes the longest match, and Python that of the first star. With one star both are the same.
+        # POSIX takes the longest match, and Python that of the first star. With one star both are
+        # the same.
         if command[2].count("*") > 1:
             return None
         old = re.compile(re.sub(r"\$\Z", r"\\Z", command[2]))

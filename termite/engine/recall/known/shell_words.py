@@ -119,7 +119,10 @@ class WordReader:
             yield self.read_word(), is_assignment
 
     def read_redirections(self, written: list[str]) -> None:
-        """Read blanks and redirections, and add the files of output to `written`. Raise NotSimple."""
+        """Read blanks and redirections, and add the files of output to `written`.
+
+        Raise NotSimple if one of them is not understood.
+        """
         while True:
             self.match(BLANK)
             redirection = self.match(_REDIRECTION)
@@ -138,7 +141,10 @@ class WordReader:
                 written.append(target)
 
     def read_word(self) -> str:
-        """Return the next word without its quotes. Raise NotSimple if it expands to something unknown."""
+        """Return the next word without its quotes.
+
+        Raise NotSimple if it expands to something unknown.
+        """
         parts: list[str] = []
         start, raw = self.at, ""
         while True:

@@ -1,4 +1,4 @@
-"""Find the outputs that got their times with a rename: `mv` of a file that was there before the job.
+"""Find the outputs that are files of before under new names, as after `mv`, and have their times.
 
 The time of such an output is that of its former name, whenever the job runs. A stored result must
 therefore not bring the time of then, and the time of the former name is no dependency.
