@@ -1,7 +1,7 @@
 """Build packages again and again with stored results, and execute every hit as well.
 
     python -m tests.cache_proof [--seed N] [--only NAME,...] [--until MINUTES] [--rounds N] [--list]
-    python -m tests.cache_proof --rates [--missed] [--only NAME,...]
+    python -m tests.cache_proof --rates [--missed] [--short MS] [--only NAME,...]
     python -m tests.cache_proof --latency HITS
 
 A line a round says `ok|FAIL project round hits/jobs seconds mutations`.
@@ -55,7 +55,7 @@ def main() -> int:
             return measure(base, words.latency)
         if words.rates:
             projects = [PROJECTS[name] for name in names if name in PROJECTS]
-            return show_rates(base, projects, with_commands=words.missed)
+            return show_rates(base, projects, with_commands=words.missed, short=words.short)
         return _prove(base, names, words)
     finally:
         remove_tree(base / "place")
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the projects")
     parser.add_argument("--rates", action="store_true", help="show the share of hits in clean builds")
     parser.add_argument("--missed", action="store_true", help="with --rates: show the commands that missed")
+    parser.add_argument("--short", default="0", metavar="MS", help="with --rates: the -short of the master")
     parser.add_argument("--latency", type=int, default=0, metavar="HITS", help="measure so many hits")
     return parser
 

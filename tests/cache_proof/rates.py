@@ -41,7 +41,7 @@ class Stored:
         return next((found for found in self.last.items() if found[1].job.startswith(f"job {number} ")), None)
 
 
-def show_rates(base: Path, projects: list[Project], *, with_commands: bool) -> int:
+def show_rates(base: Path, projects: list[Project], *, with_commands: bool, short: str = "0") -> int:
     """Print the share of hits of each build, and its commonest reasons of misses.
 
     Short commands that ran here are no part of the share. A hit that was executed all the same, to
@@ -52,7 +52,7 @@ def show_rates(base: Path, projects: list[Project], *, with_commands: bool) -> i
         "| package | build | commands that end with 0 | hits | share | short ones that ran here | reasons of misses |\n"
         "|---|---|---|---|---|---|---|"
     )
-    with caching(base, f"cache-rates-{os.getpid()}") as tree:
+    with caching(base, f"cache-rates-{os.getpid()}", short=short) as tree:
         for project in projects:
             for number, jobs, missed in _builds(tree, project):
                 reasons = Counter(reason for _, reason in missed)

@@ -57,9 +57,15 @@ class Result:
 
 
 @contextmanager
-def caching(base: Path, mark: str, kind: str = "ordinary") -> Iterator[Tree]:
-    """Yield a tree whose master uses results again, in a place below `base`."""
-    with place(kind, base / "place", mark) as where, embedded(new_tree(where), env={"TERMITE_CACHE": "on"}) as tree:
+def caching(base: Path, mark: str, kind: str = "ordinary", *, short: str = "0") -> Iterator[Tree]:
+    """Yield a tree whose master uses results again, in a place below `base`.
+
+    `short` is as for `embedded`.
+    """
+    with (
+        place(kind, base / "place", mark) as where,
+        embedded(new_tree(where), env={"TERMITE_CACHE": "on"}, short=short) as tree,
+    ):
         yield tree
 
 
