@@ -46,6 +46,7 @@ from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.recall.result_store import ResultStore, default_limits
 from termite.engine.recall.shared_store.shared_results import RefusalDraft, ResultDraft, draft_of
 from termite.engine.recall.shared_store.shared_settings import SharedSettings
+from termite.engine.status.report import Counters
 from termite.engine.store.store_upkeep import StoreUpkeep, next_step_in_thread
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.messages import Ran
@@ -99,6 +100,8 @@ class ResultCache:
         self._turn = trio.Lock()  # of the thread that writes
         self._counts = Counter[str]()
         self._hits = 0  # with those that were audited
+        self.counted_build = Counters()  # of the build for which `count_before` holds
+        self.count_before = 0  # commands of the build before that one
         self.twins = TwinJobs()
         self.shared: SharedCache | None = None
         if shared is not None and self._written is not None:

@@ -10,6 +10,7 @@ from termite.engine.master.reuse.recalled_jobs import is_slot_idle
 from termite.engine.master.reuse.result_cache import AUDIT, ResultCache
 from termite.engine.master.shared import Master
 from termite.engine.recall.look_up.fingerprints import recall_name
+from termite.engine.status.report import Counters
 
 LEAST_S = 0.002  # a shorter command has ended here before a hit is published
 TRACED_SHARE = 0.05  # of the commands of a build that run on workers although they are short
@@ -32,7 +33,7 @@ def is_to_be_traced(master: Master, job: Job) -> bool:
     """Return whether this short command goes to a worker although a core is idle here.
 
     A few commands of a build do, so that the next build may find their results. None does while
-    nothing else runs, because the build would wait for it, or while other jobs wait for a slot.
+    no slot is idle, or while other jobs wait for one.
     """
     cache = master.cache
     if cache is None or job.identity is None or not job.is_stored or not _is_worth_it(master, job):
@@ -40,9 +41,7 @@ def is_to_be_traced(master: Master, job: Job) -> bool:
     if job.is_traced_though_short or job.notes.miss == AUDIT:
         return True
     counters = master.counters_of(job)[-1]
-    count = counters.remote + counters.short + counters.cached
-    runs_alone = not any(other.lease is not None for other in master.jobs.values() if other is not job)
-    if counters.traced >= TRACED_SHARE * count or runs_alone or not is_slot_idle(master):
+    if counters.traced >= TRACED_SHARE * _count_of_build(cache, counters) or not is_slot_idle(master):
         return False
     if not _is_storable(cache, job):
         return False
@@ -55,6 +54,18 @@ def is_to_be_traced(master: Master, job: Job) -> bool:
 def _is_worth_it(master: Master, job: Job) -> bool:
     took_s = master.short.time_of(job.key) if job.key is not None else None
     return took_s is not None and LEAST_S <= took_s < master.short.limit_s
+
+
+def _count_of_build(cache: ResultCache, counters: Counters) -> int:
+    """Return how many commands a build has: as many as it had so far, or as the one before."""
+    if counters is not cache.counted_build:
+        cache.count_before = _count(cache.counted_build)
+        cache.counted_build = counters
+    return max(_count(counters), cache.count_before)
+
+
+def _count(counters: Counters) -> int:
+    return counters.remote + counters.short + counters.cached
 
 
 def _is_storable(cache: ResultCache, job: Job) -> bool:

@@ -1,18 +1,14 @@
 """A short command is answered with a stored result, runs here, or goes to a worker to be traced."""
 
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.launch.local_runs import LocalSlots
-from termite.engine.master.reuse import short_jobs
+from termite.engine.master.reuse import ended_jobs, short_jobs
 from termite.engine.recall.look_up import evidence
-from termite.engine.wire.protocol.messages import Ran, Run
 from tests.edge.engine.master.test_recalled_jobs import DONE, CachingWorld, traced
 from tests.edge.engine.master.test_run_job import ran
 
@@ -77,27 +73,35 @@ async def test_a_command_that_takes_less_time_than_a_hit_is_not_looked_up(
     assert world.counts()["miss-shape"] == 1, "that of the second run"
 
 
-async def test_a_few_short_commands_are_traced_while_others_run(
+async def test_a_few_short_commands_are_traced_while_a_slot_is_idle(
     world: CachingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = trio.Event()
-
-    async def running(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
-        await done.wait()
-        return ran()
-
+    is_idle = False
+    monkeypatch.setattr(short_jobs, "is_slot_idle", lambda master: is_idle)
+    world.master.counters_of = lambda job: (world.master.counters,)  # type: ignore[method-assign]  # one build
     await world.compile()
     call_short(world)
-    world.master.counters_of = lambda job: (world.master.counters,)  # type: ignore[method-assign]  # one build
+    assert world.master.cache is not None
+    monkeypatch.setattr(short_jobs, "TRACED_SHARE", 0.1)
+    assert await world.compile() == RUNS_HERE, "one of two commands is more than a tenth"
+    world.master.cache.count_before = 11  # of the build before
+    assert await world.compile() == RUNS_HERE, "no slot is idle"
+    is_idle = True
+    assert await world.compile() == DONE
+    assert (world.counts()["proved"], world.master.counters.traced) == (1, 1)
+    assert await world.compile() == DONE, "it is proved now"
+    assert (world.master.counters.cached, world.master.counters.traced) == (1, 1)
+
+
+async def test_a_command_whose_result_cannot_be_stored_is_not_traced_again(
+    world: CachingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(short_jobs, "is_slot_idle", lambda master: True)
-    monkeypatch.setattr(short_jobs, "TRACED_SHARE", 0.5)
-    assert await world.compile() == RUNS_HERE, "the build would wait for it"
-    world.master.pool._scripts.insert(0, (9, running))  # type: ignore[attr-defined]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(functools.partial(world.say, "long", "1", TERMITE_LOCAL="never"))
-        await trio.testing.wait_all_tasks_blocked()
-        assert await world.compile() == DONE
-        assert (world.counts()["proved"], world.master.counters.traced) == (1, 1)
-        assert await world.compile() == DONE, "it is proved now"
-        assert world.master.counters.cached == 1
-        done.set()
+    monkeypatch.setattr(short_jobs, "TRACED_SHARE", 1.0)
+    world.master.counters_of = lambda job: (world.master.counters,)  # type: ignore[method-assign]  # one build
+    with monkeypatch.context() as large:
+        large.setattr(ended_jobs, "MOST_BYTES", -1)
+        await world.compile()
+    call_short(world)
+    assert await world.compile() == RUNS_HERE
+    assert world.master.counters.traced == 0
