@@ -4,7 +4,9 @@ A job runs again if its worker was lost. The launcher cannot read its input twic
 kept, and a second run reads the kept bytes.
 """
 
+from contextlib import suppress
 from errno import EIO, ESPIPE
+from stat import S_ISREG
 
 from termite.engine.errors import FsError
 from termite.engine.launch.connection import Launcher
@@ -12,17 +14,20 @@ from termite.engine.launch.invocation import JobRequest
 
 # A job that has read more cannot run again. Few remote jobs read their stdin.
 KEPT_STDIN_BYTES = 16 * 1024 * 1024
+HELD_FILE_BYTES = 1024 * 1024  # of a file that is part of what a command is known by
 
 
 class JobStdin:
     """The standard input of one job, which is read from the launcher when the job asks for it.
 
-    Bytes of a stream are kept for a second run. A file is read by position, and nothing is kept.
+    Bytes of a stream are kept for a second run. A file is read by position, and nothing is kept
+    unless somebody calls `hold_file`. `held` is then the content of the file, or None.
     """
 
     def __init__(self, launcher: Launcher, request: JobRequest) -> None:
         self._launcher = launcher
         self._file = request.stdin_file
+        self.held: bytes | None = None
         self._read = bytearray()
         self._at = 0
         self._dropped_bytes = 0
@@ -54,7 +59,20 @@ class JobStdin:
         """
         if self._file is None:
             raise FsError(ESPIPE)
+        if self.held is not None:
+            return self.held[offset : offset + size]
         return await self._launcher.read_stdin_at(offset, size)
+
+    async def hold_file(self) -> None:
+        """Read a small file whole, so that each run reads the same. Nothing is consumed.
+
+        Block until the launcher has read it. A stream, a large file, and one that cannot be read
+        are left as they are.
+        """
+        file = self._file
+        if self.held is None and file is not None and S_ISREG(file.mode) and file.size <= HELD_FILE_BYTES:
+            with suppress(FsError):  # the job gets it when it reads
+                self.held = await self._launcher.read_stdin_at(0, file.size) if file.size else b""
 
     async def consume(self, taken: int) -> None:
         """Consume the first `taken` bytes of the stream; later bytes may stay with the launcher."""

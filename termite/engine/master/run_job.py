@@ -253,6 +253,7 @@ async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | No
         return None
     wanted = wanted_by(master, job, command)
     if master.cache is not None:
+        await job.stdin.hold_file()
         master.cache.identify(job, command, wanted.machine if wanted.questions else None)
         if job.identity is not None and (exit := await recall_job(master, master.cache, job)) is not None:
             return exit

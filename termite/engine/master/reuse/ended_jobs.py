@@ -81,6 +81,7 @@ def ended_run(job: Job, ran: Ran, observed: ObservedRun, root: str, at_s: float)
         tools=tuple(observed.tools),
         at_s=at_s,
         carried=carried,
+        stdin_offset=ran.stdin_offset,
     )
     contents = dict(_contents(observed.changes, ran)) if is_stored else {}
     return EndedRun(

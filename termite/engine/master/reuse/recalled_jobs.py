@@ -142,5 +142,7 @@ async def _publish(
     async with StoredContents(cache.store, blobs.values(), master.tree) as contents:
         for piece in output:
             job.output.hold(piece.fd, piece.content)
+        await job.launcher.stop_reading()
+        job.stdin.finish(result.stdin_offset, 0)
         if changes:
             await publish_contents(master, job, changes, contents, timing, Exit(result.code))

@@ -40,6 +40,7 @@ from termite.engine.recall.look_up.fingerprints import (
     STDIN_ENDED,
     UNKEYED,
     CommandIdentity,
+    stdin_of_file,
     weak_fingerprint,
 )
 from termite.engine.recall.look_up.stored_rows import ResultRow
@@ -360,12 +361,14 @@ def _held_bytes(run: EndedRun) -> int:
 
 
 def _stdin_word(job: Job) -> bytes:
-    """Return the standard input of a job that has none to read.
+    """Return the standard input of a job that has none to read, or one that is held.
 
     If make runs several commands at once, it gives one of them its own standard input, and all
     others a pipe at its end. The one is a matter of chance, so a command of make always gets
     /dev/null.
     """
+    if job.stdin.held is not None and job.request.stdin_file is not None:
+        return stdin_of_file(job.request.stdin_file, job.stdin.held)
     if job.request.stdin_closed:
         return STDIN_CLOSED
     is_of_make = "MAKELEVEL" in job.request.invocation.env
@@ -375,12 +378,12 @@ def _stdin_word(job: Job) -> bytes:
 def _is_recallable(job: Job) -> bool:
     """Return whether nothing but the tree and the command decides what the job does.
 
-    A job whose standard input is no empty one may read anything there.
+    A job whose standard input is a stream, or a large file, may read anything there.
     """
     rule = job.verdict.rule if job.verdict else None
     if rule is not None and (rule.recurse or not rule.cache):
         return False
-    if job.request.has_stdin or job.request.is_stdin_terminal:
+    if job.request.is_stdin_terminal or (job.request.has_stdin and job.stdin.held is None):
         return False
     return trace_mode(job, TraceMode.EXACT) is not TraceMode.OFF
 

@@ -204,6 +204,8 @@ def difference_of_results(old: RecordedResult, new: RecordedResult) -> str:
     """
     if old.code != new.code:
         return f"exit code {old.code}, then {new.code}"
+    if old.stdin_offset != new.stdin_offset:
+        return "the position in the standard input"
     for fd, name in ((1, "stdout"), (2, "stderr")):
         one, other = (b"".join(piece.content for piece in result.output if piece.fd == fd) for result in (old, new))
         if one != other:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from termite.engine.model import StdinFile
 from termite.engine.recall.logic.uses import State
 
 # Raise it if fingerprints, path sets or results get another meaning. Everything stored is then new.
@@ -37,9 +38,9 @@ STDIN_CLOSED, STDIN_ENDED = b"closed", b"ended"
 class CommandIdentity:
     """All that is known of a command before the tree is looked at.
 
-    `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, STDIN_CLOSED, or
-    STDIN_ENDED for a pipe at its end. `ids` are those of the user and the groups, `limits` those of
-    Run with the limit of memory. `terminal` has the size of the window and which streams are
+    `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, STDIN_CLOSED,
+    STDIN_ENDED for a pipe at its end, or what `stdin_of_file` returns. `ids` are those of the user
+    and the groups, `limits` those of Run with the limit of memory. `terminal` has the size of the window and which streams are
     terminals, or is () without one. `root` is the writable root. `machine` is b"", or names the
     class of worker that the command asks about.
     """
@@ -83,6 +84,11 @@ class CommandIdentity:
             "machine": self.machine,
             "tree": self.root,
         }
+
+
+def stdin_of_file(file: StdinFile, content: bytes) -> bytes:
+    """Return a word for a standard input that is a file with this content: all that a job sees."""
+    return msgspec.msgpack.encode(("file", file, hashlib.sha256(content).digest()))
 
 
 def weak_fingerprint(identity: CommandIdentity) -> bytes:
