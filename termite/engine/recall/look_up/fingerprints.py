@@ -40,9 +40,9 @@ class CommandIdentity:
 
     `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, STDIN_CLOSED,
     STDIN_ENDED for a pipe at its end, or what `stdin_of_file` returns. `ids` are those of the user
-    and the groups, `limits` those of Run with the limit of memory. `terminal` has the size of the window and which streams are
-    terminals, or is () without one. `root` is the writable root. `machine` is b"", or names the
-    class of worker that the command asks about.
+    and the groups, `limits` those of Run with the limit of memory. `terminal` has the size of the
+    window and which streams are terminals, or is () without one. `root` is the writable root.
+    `machine` is b"", or names the class of worker that the command asks about.
     """
 
     argv: tuple[bytes, ...]
