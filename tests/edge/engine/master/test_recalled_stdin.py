@@ -1,4 +1,4 @@
-"""A job with a small file as its standard input may be recalled: the file is part of the command."""
+"""A job with a small file as its standard input may be recalled: the file is part of it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
