@@ -94,9 +94,11 @@ class _Parser:
             operators.append(found[0])
             nodes.append(self._parse_doubtful(self._parse_pipeline))
         is_told = _ends_the_shell(nodes, operators) or _makes_directory(nodes, operators)
+        # If one fails, the command behind the next `||` may succeed.
+        last = max((at for at, operator in enumerate(operators) if operator == "||"), default=-1)
         commands: list[SimpleCommand] = []
         for at, node in enumerate(nodes):
-            commands += _unseen(node) if "||" in operators[at:] and not is_told else node
+            commands += _unseen(node) if at <= last and not is_told else node
         return commands
 
     def _parse_doubtful(self, parse: Callable[[], list[SimpleCommand]]) -> list[SimpleCommand]:
@@ -186,12 +188,12 @@ class _Parser:
         reader.match(_SEPARATORS)
         if self._keyword() != "do" or not values:
             raise NotSimple("a loop of a shell")
-        begin, commands = reader.at, list[SimpleCommand]()
+        begin, turns = reader.at, list[list[SimpleCommand]]()
         for value in values:
             reader.at = begin
-            commands = [*_unseen(commands), reader.set_variable(head[1], value), *self.parse({"done"})]
+            turns.append([reader.set_variable(head[1], value), *self.parse({"done"})])
         self._keyword()
-        return commands
+        return [*(command for turn in turns[:-1] for command in _unseen(turn)), *turns[-1]]
 
     def _parse_case(self) -> list[SimpleCommand]:
         reader, commands = self._reader, list[SimpleCommand]()

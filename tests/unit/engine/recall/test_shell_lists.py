@@ -131,7 +131,17 @@ def test_a_shell_with_e_ends_at_the_first_failure() -> None:
 
 def test_a_long_list_is_read_in_linear_time() -> None:
     assert len(parse_list("a 'b' && " * 10_000 + "c")) == 10_001
-    for text in ("'" * 50_001, "\\\n" * 50_000 + "|", "a\\ " * 30_000 + "$", ";" * 100_000, "<" * 100_000):
+    assert len(parse_list("a || " * 10_000 + "c")) == 10_001
+    loops = f"for x in {'1 ' * 200}; do " * 3 + "a" + "; done" * 3
+    for text in (
+        "'" * 50_001,
+        "\\\n" * 50_000 + "|",
+        "a\\ " * 30_000 + "$",
+        ";" * 100_000,
+        "<" * 100_000,
+        loops,
+        "{ " * 60_000,
+    ):
         with contextlib.suppress(NotSimple):
             parse_list(text)
 
