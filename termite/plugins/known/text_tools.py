@@ -17,9 +17,9 @@ _SUBSTITUTION = "|".join(
     rf"s{mark}(?:[^{mark}\\]|\\.)*{mark}(?:[^{mark}\\]|\\.)*{mark}[gpiI0-9]*"
     for mark in ("/", r"\|", ",", "%", ":", "@", "_")
 )
-_SED_COMMAND = rf"[ \t]*(?:{_ADDRESS}(?:,{_ADDRESS})?[ \t]*)?!?[ \t]*(?:[dpqnNhHgGxDP=]|{_SUBSTITUTION})[ \t]*"
+_SED_COMMAND = rf"[ \t]*+(?:{_ADDRESS}(?:,{_ADDRESS})?[ \t]*+)?!?[ \t]*+(?:[dpqnNhHgGxDP=]|{_SUBSTITUTION})[ \t]*+"
 # The name of a file that is read goes on to the end of the line.
-_SED_READ = rf"[ \t]*(?:{_ADDRESS}(?:,{_ADDRESS})?[ \t]*)?!?[ \t]*r[ \t]*(?!/dev/|/proc/)[^\s][^\n]*"
+_SED_READ = rf"[ \t]*+(?:{_ADDRESS}(?:,{_ADDRESS})?[ \t]*+)?!?[ \t]*+r[ \t]*+(?!/dev/|/proc/)[^\s][^\n]*"
 _SED_LINE = rf"(?:{_SED_COMMAND};)*(?:{_SED_COMMAND}|{_SED_READ})"
 _SED_SCRIPT = re.compile(rf"{_SED_LINE}(?:\n{_SED_LINE})*", re.DOTALL)
 # The options of tools that only copy parts of files to standard output: without and with a text.
