@@ -19,8 +19,15 @@ _CHANGED = int(AccessKind.WRITE | AccessKind.TRUNC | AccessKind.META)
 _READ = int(AccessKind.READ | AccessKind.OPATH)
 
 
+# They change modes at most. A shell starts the others, and sets no time itself.
+_SET_NO_TIME = frozenset({b"chmod", b"sh", b"dash", b"bash"})
+
+
 class CarriedTime(NamedTuple):
-    """An output, and the former name whose time it has. Both are paths without symlinks."""
+    """An output, and the file whose time it has: its former name, or itself.
+
+    Both are paths without symlinks.
+    """
 
     output: bytes
     source: bytes
@@ -49,6 +56,26 @@ def find_carried_times(
         if change.attr is not None and _is_alike(path, attr, change.attr, facts)
     ]
     return tuple(sorted(pair for pair in found if _is_unique(pair, found)))
+
+
+def find_kept_times(
+    changed: Mapping[bytes, Change], before: Mapping[bytes, Attr | None], tools: Iterable[bytes]
+) -> tuple[CarriedTime, ...]:
+    """Return the files of which a job has only changed the mode, if its `tools` set no times."""
+    names = {tool.rpartition(b"/")[2] for tool in tools}
+    if not names or not names <= _SET_NO_TIME:
+        return ()
+    return tuple(
+        CarriedTime(path, path)
+        for path, change in changed.items()
+        if not change.content and _has_time_of(change.attr, before[path])
+    )
+
+
+def _has_time_of(after: Attr | None, before: Attr | None) -> bool:
+    if after is None or before is None or not (stat.S_ISREG(after.mode) and stat.S_ISREG(before.mode)):
+        return False
+    return (after.mtime_ns, after.size) == (before.mtime_ns, before.size)
 
 
 def _may_be_source(attr: Attr, kinds: int) -> bool:

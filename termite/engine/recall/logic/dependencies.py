@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, is_within, split
-from termite.engine.recall.logic.carried_times import CarriedTime, find_carried_times
+from termite.engine.recall.logic.carried_times import CarriedTime, find_carried_times, find_kept_times
 from termite.engine.recall.logic.name_walk import NameWalk, Reached, Steps
 from termite.engine.recall.logic.overwriters import always_overwrite, is_loader
 from termite.engine.recall.logic.temporary_entries import is_temporary
@@ -248,9 +248,10 @@ class _Finding:
             path, attr = end.real, end.attr
 
     def carried_times(self) -> tuple[CarriedTime, ...]:
-        """Return the outputs that are files of before under new names."""
+        """Return the outputs that have the times of files of before."""
         kinds = {path: self.places[path].kinds for path in self.changed if path in self.places}
-        return find_carried_times(self.changed, self.before, kinds, self.facts)
+        carried = find_carried_times(self.changed, self.before, kinds, self.facts)
+        return (*carried, *find_kept_times(self.changed, self.before, self.tools))
 
     def path_set(self, carried: Sequence[CarriedTime] = ()) -> PathSet:
         """Return everything that was noted, without the temporary entries of the job."""

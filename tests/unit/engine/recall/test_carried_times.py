@@ -80,3 +80,29 @@ def test_a_digest_that_is_missing_is_got() -> None:
     with pytest.raises(FactsMissing) as missing:
         found(tree, [MOVED, NEW_NAME], CHANGES)
     assert missing.value.contents == {b"w/a.o"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "change", "is_kept"),
+    [
+        ((b"bin/chmod",), Change(b"w/c.o", file("c", 0o444), content=False), True),
+        ((b"bin/chmod", b"bin/sh"), Change(b"w/c.o", file("c", 0o444), content=False), True),
+        ((b"bin/chmod", b"bin/touch"), Change(b"w/c.o", file("c", 0o444), content=False), False),
+        ((b"bin/chmod",), Change(b"w/c.o", file("c", 0o444, mtime_ns=LATER_NS), content=False), False),
+        ((b"bin/chmod",), Change(b"w/c.o", file("d", 0o444)), False),
+    ],
+)
+def test_a_file_whose_mode_alone_has_changed_keeps_its_time(
+    tools: tuple[bytes, ...], change: Change, is_kept: bool
+) -> None:
+    tree = tree_of({b"bin": directory(), **{tool: file("", 0o755) for tool in tools}, **OLD})
+    executed = [access(b"/" + tool, AccessKind.EXEC | AccessKind.FOLLOW) for tool in tools]
+    there = found(tree, [*executed, access(b"/w/c.o", LSTAT, AccessKind.META)], [change])
+    uses = {dependency.path: Use(dependency.use) for dependency in there.path_set.dependencies}
+    assert bool(there.carried) is is_kept
+    if is_kept:
+        assert Use.TIME not in uses[b"w/c.o"]
+        later = tree_of({**OLD, b"w/c.o": file("c", mtime_ns=LATER_NS)})
+        (rebased,) = rebased_changes([change], later, there.carried)
+        assert rebased.attr is not None
+        assert rebased.attr.mtime_ns == LATER_NS
