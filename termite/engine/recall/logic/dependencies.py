@@ -15,13 +15,18 @@ from dataclasses import dataclass, field
 
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, is_within, split
-from termite.engine.recall.logic.carried_times import CarriedTime, find_carried_times, find_kept_times
 from termite.engine.recall.logic.name_walk import NameWalk, Reached, Steps
 from termite.engine.recall.logic.overwriters import always_overwrite, is_loader
 from termite.engine.recall.logic.temporary_entries import is_temporary
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import UNKNOWN_SHA256, TreeFacts, UnservedDirectory
-from termite.engine.recall.logic.use_rules import use_of_input, use_of_output
+from termite.engine.recall.logic.use_rules import (
+    CarriedTime,
+    find_carried_times,
+    find_kept_times,
+    use_of_input,
+    use_of_output,
+)
 from termite.engine.recall.logic.uses import (
     FILL,
     FRESH,

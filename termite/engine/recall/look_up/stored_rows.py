@@ -37,7 +37,7 @@ class RecordedResult(msgspec.Struct, frozen=True, array_like=True):
     outputs new times in their order. `job` names the job that was executed. `tools` are the files
     it executed. If the output is long, it is the blob `output_blob`, a packed list of pieces.
     `at_s` is the end in seconds since 1970 by the master's clock. `carried` has pairs of an output
-    and the file whose time it gets (`carried_times.py`). `stdin_offset` is the final position in a
+    and the file whose time it gets (`use_rules.py`). `stdin_offset` is the final position in a
     standard input that is a file, or -1 if it is not known.
     """
 
