@@ -257,7 +257,8 @@ async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | No
         master.cache.identify(job, command, wanted.machine if wanted.questions else None)
         if job.identity is not None and (exit := await recall_job(master, master.cache, job)) is not None:
             return exit
-        if not job.warning and not is_to_be_traced(master, job) and start_short(master, job):
+        has_told = bool(job.warning) or job.output.has_shown
+        if not has_told and not is_to_be_traced(master, job) and start_short(master, job):
             return None
         with master.cache.twins.running(job.weak) if job.is_stored else nullcontext():
             return await try_workers(master, job, command, wanted)
