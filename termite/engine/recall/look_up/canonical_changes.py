@@ -55,11 +55,12 @@ def rebased_changes(
         for change in changes
     ]
     times = {output: seen.attr.mtime_ns for output, source in carried if (seen := tree.seen(source)) is not None}
-    return tuple(_with_time(change, times[change.path]) if change.path in times else change for change in found)
+    return tuple(_with_time(change, times.get(change.path)) for change in found)
 
 
-def _with_time(change: Change, mtime_ns: int) -> Change:
-    assert change.attr is not None, "a file that is carried is there"
+def _with_time(change: Change, mtime_ns: int | None) -> Change:
+    if mtime_ns is None or change.attr is None:
+        return change
     return msgspec.structs.replace(change, attr=msgspec.structs.replace(change.attr, mtime_ns=mtime_ns))
 
 

@@ -216,6 +216,7 @@ def _has_good_places(row: ResultRow) -> bool:
     try:
         check_paths([change.path for change in changes])
         check_paths([change.link_to for change in changes if change.link_to is not None])
+        check_paths([path for pair in row.result.carried for path in pair])
     except RemoteProtocolError:
         return False
     return sum(digest.size for digest in row.result.blobs.values()) <= MOST_RESULT_BYTES
