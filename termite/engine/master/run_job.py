@@ -53,7 +53,7 @@ from termite.engine.master.job_reports import (
     report_half_published,
     report_result,
 )
-from termite.engine.master.local_jobs import run_local, start_local, start_short, tie_by_environment
+from termite.engine.master.local_jobs import run_local, start_local, tie_by_environment
 from termite.engine.master.placement.dispatch import dispatch
 from termite.engine.master.placement.late_inputs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
@@ -64,7 +64,7 @@ from termite.engine.master.retries import record_conflict, record_failure
 from termite.engine.master.reuse.ended_jobs import EndedJobRun, keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
-from termite.engine.master.reuse.short_jobs import is_to_be_traced, may_be_recalled
+from termite.engine.master.reuse.short_jobs import may_be_recalled, start_unrecalled
 from termite.engine.master.shared import Master
 from termite.engine.master.user_notices.notices import NoticeKind
 from termite.engine.model import Command, Exit, MachineFacts, Phase, Verdict
@@ -182,7 +182,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         return start_local(master, job)
     if may_be_recalled(master, job):
         return False  # `recall_or_run` starts it if there is no result to use
-    return not is_to_be_traced(master, job) and start_short(master, job)
+    return start_unrecalled(master, job)
 
 
 def judge_by_memory(master: Master, job: Job, command: Command, verdict: Verdict) -> Verdict:
@@ -257,8 +257,7 @@ async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | No
         master.cache.identify(job, command, wanted.machine if wanted.questions else None)
         if job.identity is not None and (exit := await recall_job(master, master.cache, job)) is not None:
             return exit
-        has_told = bool(job.warning) or job.output.has_shown
-        if not has_told and not is_to_be_traced(master, job) and start_short(master, job):
+        if start_unrecalled(master, job):
             return None
         with master.cache.twins.running(job.weak) if job.is_stored else nullcontext():
             return await try_workers(master, job, command, wanted)
