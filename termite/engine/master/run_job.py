@@ -64,7 +64,7 @@ from termite.engine.master.retries import record_conflict, record_failure
 from termite.engine.master.reuse.ended_jobs import EndedJobRun, keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
-from termite.engine.master.reuse.short_jobs import may_be_recalled, start_unrecalled
+from termite.engine.master.reuse.short_jobs import start_at_once, start_unrecalled
 from termite.engine.master.shared import Master
 from termite.engine.master.user_notices.notices import NoticeKind
 from termite.engine.model import Command, Exit, MachineFacts, Phase, Verdict
@@ -178,11 +178,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         return False
     if master.is_misplaced(job.request.invocation.cwd):
         return False
-    if verdict.local:
-        return start_local(master, job)
-    if may_be_recalled(master, job):
-        return False  # `recall_or_run` starts it if there is no result to use
-    return start_unrecalled(master, job)
+    return start_local(master, job) if verdict.local else start_at_once(master, job)
 
 
 def judge_by_memory(master: Master, job: Job, command: Command, verdict: Verdict) -> Verdict:

@@ -30,6 +30,15 @@ def may_be_recalled(master: Master, job: Job) -> bool:
     return job.identity is not None and cache.store.has_results(job.weak)
 
 
+def start_at_once(master: Master, job: Job) -> bool:
+    """Let the launcher execute a short command of which no result is stored.
+
+    If one is, return False: `recall_or_run` starts the command if that cannot be used. Return False
+    as `start_unrecalled` does, too.
+    """
+    return not may_be_recalled(master, job) and start_unrecalled(master, job)
+
+
 def start_unrecalled(master: Master, job: Job) -> bool:
     """Let the launcher execute a short command for which no result can be used.
 
