@@ -13,6 +13,7 @@ from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Reason
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_local
+from termite.engine.master.reuse.short_jobs import is_to_be_traced, may_be_recalled
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, Phase, Verdict
 
@@ -47,6 +48,25 @@ def start_local(master: Master, job: Job) -> bool:
         return False
     count_local(master, job)
     return True
+
+
+def start_at_once(master: Master, job: Job) -> bool:
+    """Let the launcher execute a short command of which no result is stored.
+
+    If one is, return False: `recall_or_run` starts the command if that cannot be used. Return False
+    as `start_unrecalled` does, too.
+    """
+    return not may_be_recalled(master, job) and start_unrecalled(master, job)
+
+
+def start_unrecalled(master: Master, job: Job) -> bool:
+    """Let the launcher execute a short command for which no result can be used.
+
+    Return False if the command is not short, no core is idle, or it goes to a worker to be traced.
+    Nor does it run here if the launcher has been told something, which may still be on its way.
+    """
+    has_told = bool(job.warning) or job.output.has_shown
+    return not has_told and not is_to_be_traced(master, job) and start_short(master, job)
 
 
 def start_short(master: Master, job: Job) -> bool:

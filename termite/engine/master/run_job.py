@@ -53,7 +53,7 @@ from termite.engine.master.job_reports import (
     report_half_published,
     report_result,
 )
-from termite.engine.master.local_jobs import run_local, start_local, tie_by_environment
+from termite.engine.master.local_jobs import run_local, start_at_once, start_local, start_unrecalled, tie_by_environment
 from termite.engine.master.placement.dispatch import dispatch
 from termite.engine.master.placement.late_inputs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
@@ -64,7 +64,6 @@ from termite.engine.master.retries import record_conflict, record_failure
 from termite.engine.master.reuse.ended_jobs import EndedJobRun, keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
-from termite.engine.master.reuse.short_jobs import start_at_once, start_unrecalled
 from termite.engine.master.shared import Master
 from termite.engine.master.user_notices.notices import NoticeKind
 from termite.engine.model import Command, Exit, MachineFacts, Phase, Verdict
@@ -249,9 +248,7 @@ async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | No
         return None
     wanted = wanted_by(master, job, command)
     if master.cache is not None:
-        await job.stdin.hold_file()
-        master.cache.identify(job, command, wanted.machine if wanted.questions else None)
-        if job.identity is not None and (exit := await recall_job(master, master.cache, job)) is not None:
+        if (exit := await recall_job(master, master.cache, job, command, wanted)) is not None:
             return exit
         if start_unrecalled(master, job):
             return None

@@ -9,7 +9,7 @@
 * `run_observer` finds what a traced run has used, and which inputs changed meanwhile.
 * `ended_jobs` says what is stored of a run, and why perhaps nothing is.
 
-The room may import everything that its parent may, and the parent's `job`, `job_reports`,
-`local_jobs`, `results` and `shared`. `shared` itself imports `result_cache` and `run_observer`.
+The room may import everything that its parent may, and the parent's `job`, `job_reports`, `results`
+and `shared`. `shared` itself imports `result_cache` and `run_observer`.
 Do not touch: a doubt is a miss, and nothing here may make a job fail.
 """

@@ -17,11 +17,12 @@ from termite.engine.errors import (
 from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import NAMED_PLACES, report_half_published
+from termite.engine.master.placement.machine_questions import Wanted
 from termite.engine.master.results import publish_contents
 from termite.engine.master.reuse.result_cache import ResultCache
 from termite.engine.master.reuse.stored_contents import StoredContents
 from termite.engine.master.shared import Master
-from termite.engine.model import Change, Exit, MachineFacts, Phase
+from termite.engine.model import Change, Command, Exit, MachineFacts, Phase
 from termite.engine.recall.look_up.canonical_changes import rebased_changes
 from termite.engine.recall.look_up.differences import MissCause
 from termite.engine.recall.look_up.stored_rows import ResultRow
@@ -31,12 +32,16 @@ from termite.engine.wire.protocol.foreign_text import printable
 log = logging.getLogger(__name__)
 
 
-async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | None:
+async def recall_job(master: Master, cache: ResultCache, job: Job, command: Command, wanted: Wanted) -> Exit | None:
     """Publish a stored result for the job, and return the exit that the launcher gets.
 
     Return None if there is none, or if it cannot be published: then the command runs. Raise
     LauncherGone if the launcher closed the connection.
     """
+    await job.stdin.hold_file()
+    cache.identify(job, command, wanted.machine if wanted.questions else None)
+    if job.identity is None:
+        return None
     row = await _find(master, cache, job)
     if row is None:
         for counters in master.counters_of(job):

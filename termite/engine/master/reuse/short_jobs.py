@@ -5,7 +5,6 @@ has traced it.
 """
 
 from termite.engine.master.job import Job
-from termite.engine.master.local_jobs import start_short
 from termite.engine.master.placement.machine_questions import wanted_by
 from termite.engine.master.reuse.recalled_jobs import is_slot_idle
 from termite.engine.master.reuse.result_cache import AUDIT, ResultCache
@@ -28,25 +27,6 @@ def may_be_recalled(master: Master, job: Job) -> bool:
     wanted = wanted_by(master, job, command)
     cache.identify(job, command, wanted.machine if wanted.questions else None)
     return job.identity is not None and cache.store.has_results(job.weak)
-
-
-def start_at_once(master: Master, job: Job) -> bool:
-    """Let the launcher execute a short command of which no result is stored.
-
-    If one is, return False: `recall_or_run` starts the command if that cannot be used. Return False
-    as `start_unrecalled` does, too.
-    """
-    return not may_be_recalled(master, job) and start_unrecalled(master, job)
-
-
-def start_unrecalled(master: Master, job: Job) -> bool:
-    """Let the launcher execute a short command for which no result can be used.
-
-    Return False if the command is not short, no core is idle, or it goes to a worker to be traced.
-    Nor does it run here if the launcher has been told something, which may still be on its way.
-    """
-    has_told = bool(job.warning) or job.output.has_shown
-    return not has_told and not is_to_be_traced(master, job) and start_short(master, job)
 
 
 def is_to_be_traced(master: Master, job: Job) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from termite.engine.launch import stdio
+from termite.engine.launch import job_stdin
 from termite.engine.recall.look_up import evidence
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.messages import Ran, Run
@@ -36,7 +36,7 @@ async def feed(world: CachingWorld, content: bytes, mtime_ns: bytes = b"1") -> l
     size = b"%d" % len(content)
     fields = {**STREAMS, **FILE, "stdin_size": size, "stdin_mtime_ns": mtime_ns, "stdin_offset": b"0"}
     async with world.launcher("gcc", "-c", "x.c", fields=fields, LANG="C") as launched:
-        if len(content) <= stdio.HELD_FILE_BYTES:
+        if len(content) <= job_stdin.HELD_FILE_BYTES:
             assert await launched.frames() == [(b"R", records.pack_numbers(size=len(content), offset=0))]
             await launched.send(records.STDIN, content)
         told = await launched.rest()
@@ -76,7 +76,7 @@ async def test_another_content_or_time_of_the_file_is_another_command(world: Cac
 async def test_a_large_file_is_not_read_and_its_command_not_stored(
     world: CachingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stdio, "HELD_FILE_BYTES", 3)
+    monkeypatch.setattr(job_stdin, "HELD_FILE_BYTES", 3)
     for _ in range(3):
         await feed(world, CONTENT)
     assert (world.master.counters.remote, world.counts()) == (3, {"waiting": 0})
