@@ -40,12 +40,9 @@ async def recall_job(master: Master, cache: ResultCache, job: Job, command: Comm
     """
     await job.stdin.hold_file()
     cache.identify(job, command, wanted.machine if wanted.questions else None)
-    if job.identity is None:
-        return None
-    row = await _find(master, cache, job)
+    row = await _find(master, cache, job) if job.identity is not None else None
     if row is None:
-        for counters in master.counters_of(job):
-            counters.misses[job.notes.miss] += 1
+        _count_miss(master, job)
         return None
     # The job is as one that runs at this moment. The journal keeps what comes after it.
     number = job.number = master.tree.number
@@ -85,6 +82,11 @@ def _obstacle(error: Conflict | FsError | RemoteProtocolError | ResultRefused | 
         case FsError():
             return Retryable(Reason.NOT_PUBLISHED, os.strerror(error.errno))
     return Retryable(Reason.NOT_PUBLISHED, str(error))
+
+
+def _count_miss(master: Master, job: Job) -> None:
+    for counters in master.counters_of(job) if job.identity is not None else ():
+        counters.misses[job.notes.miss] += 1
 
 
 async def _find(master: Master, cache: ResultCache, job: Job) -> ResultRow | None:
