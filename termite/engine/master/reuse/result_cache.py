@@ -101,8 +101,7 @@ class ResultCache:
         self._turn = trio.Lock()  # of the thread that writes
         self._counts = Counter[str]()
         self._hits = 0  # with those that were audited
-        self.counted_build = Counters()  # of the build for which `count_before` holds
-        self.count_before = 0  # commands of the build before that one
+        self.counted_build, self.count_before = Counters(), 0  # a build, and the commands of the one before
         self.twins = TwinJobs()
         self.shared: SharedCache | None = None
         if shared is not None and self._written is not None:
