@@ -117,7 +117,7 @@ def test_a_shell_reads_the_same_words(shell: str, make_text: Callable[[random.Ra
 
 
 def is_right(text: str, words: str, calls: Sequence[str]) -> bool:
-    """Return whether a shell has made these calls. Of a choice, it may have left some out."""
+    """Return whether a shell has made these calls. It may have left some of a choice out."""
     if words == "".join(calls) or ("if " not in text and "case " not in text):
         return words == "".join(calls)
     waiting = iter(calls)
