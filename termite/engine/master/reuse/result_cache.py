@@ -363,7 +363,7 @@ def _stdin_word(job: Job) -> bytes:
     """Return the standard input of a job that has none to read, or one that is held.
 
     If make runs several commands at once, chance gives one of them its own standard input, and all
-    others a pipe at its end. So a command of make always gets /dev/null.
+    others a pipe at its end. Therefore a command of make always gets /dev/null.
     """
     if job.stdin.held is not None and job.request.stdin_file is not None:
         return stdin_of_file(job.request.stdin_file, job.stdin.held)
