@@ -1,12 +1,14 @@
 """Make the lines that a front end prints at the start of a build, and its summary at the end."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from termite.cli import client
 from termite.cli.places import web_address_file
 from termite.engine.errors import Reason, UserError, words_of
+from termite.engine.paths import is_inside
 
 NAMED_MISSES = 3  # kinds of causes, of twelve
 # Values of `MissCause` and of `PathEvent`. Every build waits for this module, and to import these
@@ -58,7 +60,9 @@ def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
             many.append(f"{line}; a Local rule for them in .termite-localrc spares the vain runs")
     for private in end.get("private", []):
         line = f"{_here(private)} because of private paths, in {private['place']}"
-        (many if private["is_many"] else few).append(f"{line}; termite-master -export shows them to workers")
+        is_home = is_inside(os.path.expanduser("~"), str(private["place"]))  # a home is never exported as a whole
+        mend = "a directory of its own for what they need" if is_home else "termite-master -export"
+        (many if private["is_many"] else few).append(f"{line}; {mend} shows them to workers")
     return many, few
 
 

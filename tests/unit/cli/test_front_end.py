@@ -155,6 +155,13 @@ def test_the_summary_names_places_outside_the_tree_and_first_those_of_many_comma
     assert place_lines({}) == ([], [])
 
 
+def test_the_summary_never_advises_to_export_a_whole_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for place, is_whole in ("/home/me", True), ("/home", True), ("/home/me/lib", False):
+        _, (line,) = place_lines({"private": [{"place": place, "count": 1, "is_many": False}]})
+        assert ("a directory of its own" in line, "-export" in line) == (is_whole, not is_whole)
+
+
 def test_what_ran_here_for_a_place_is_no_further_part_of_the_summary() -> None:
     counters = Counters(remote=1, local=3)
     counters.tied = Counter({Reason.WRITES_OUTSIDE: 1, Reason.NAMES_PRIVATE: 1})

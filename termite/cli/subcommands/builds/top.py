@@ -17,7 +17,7 @@ _PLAIN_WIDTH = 120  # where stdout is no terminal
 
 
 def _add_flags(parser: Parser) -> None:
-    parser.add_argument("--once", action="store_true", help="print the state once, as where stdout is no terminal")
+    parser.add_argument("--once", action="store_true", help="print the state once, as if stdout were no terminal")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds from one drawing to the next")
     parser.add_argument("--coordinator", default="", metavar="HOST[:PORT]", help="show the workers of this farm")
     parser.add_argument(
