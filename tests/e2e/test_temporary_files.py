@@ -287,7 +287,7 @@ def test_traffic_of_others_costs_the_master_less_than_a_percent_of_a_core(
 def cpu_of_master(make_place: MakePlace, user: str, with_traffic: bool) -> float:
     """Return the CPU seconds that a new master uses in TRAFFIC_S, with a job in each second."""
     with make_place(user) as where, embedded(new_tree(where)) as tree:
-        (pid,) = processes_running(b"master_command\0--embedded\0--socket\0" + os.fsencode(tree.path))
+        (pid,) = processes_running(b"\0--socket\0" + os.fsencode(tree.path))
         tree.termite("sh", "-c", 'ls /tmp /var/tmp; rm "$(mktemp)"')
         ended = threading.Event()
         others = threading.Thread(target=make_traffic, args=(seen_from(tree, "/tmp"), ended))

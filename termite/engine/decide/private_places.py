@@ -46,6 +46,8 @@ _RARELY_CHANGED = "/usr/"  # with thousands of entries
 _DIRECTORY_OPTIONS = ("-B", "-F", "-I", "-L")
 # Symlinks there lead to descriptors of the process that follows them.
 _OF_PROCESS = ("/dev/", "/proc/")
+# Those below them are shown, see `Exports.choose`.
+_SHARED = ("/tmp/", "/var/tmp/")
 # A path below the directories that these name is not shown because of them.
 _TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
 
@@ -202,6 +204,8 @@ class PrivatePlaces:
         settled = self._settled(above)
         is_spelled = path.startswith(real) and not path.startswith(chosen)
         place = self._find_private(os.fsencode(real[1:]), is_spelled=is_spelled, listed=os.fsencode(listed))
+        if place and (base := next(filter(path.startswith, chosen), "")):
+            place = self._hidden_below(self._resolve(base)[0], real, place)
         if place:
             return real, "/" + os.fsdecode(place)
         judged.is_harmless &= not listed or real.startswith(_RARELY_CHANGED)
@@ -209,6 +213,26 @@ class PrivatePlaces:
             judged.is_harmless &= settled is not None
             judged.absent |= {settled} if settled else set()
         return real, ""
+
+    def _hidden_below(self, base: str, real: str, place: bytes) -> bytes:
+        """Return the place that jobs do not see on a path below a directory of temporary files.
+
+        The directory is shown before a job starts that uses it, with what others might read there
+        if they could enter. `place` is what is not shown yet. Other directories are shown empty.
+        """
+        inside = f"{base}/"
+        if not real.startswith(_SHARED) or place.startswith(os.fsencode(inside[1:])):
+            return place
+        if real != base and not real.startswith(inside):
+            return place
+        entry = base
+        for name in filter(None, real[len(base) :].split("/")):
+            entry = f"{entry}/{name}"
+            mode = _mode(entry)
+            wanted = 0o005 if stat.S_ISDIR(mode) else 0o004
+            if mode and mode & wanted != wanted:
+                return os.fsencode(entry[1:])
+        return b""
 
     def _keep(self, known: _Words, word: str, judged: _Judged) -> None:
         """Keep a word that names no private place, as far as later commands may rely on that."""
@@ -313,8 +337,13 @@ def _kind(path: str) -> int:
 
     Raise OSError if the look fails.
     """
+    return stat.S_IFMT(_mode(path))
+
+
+def _mode(path: str) -> int:
+    """Return the st_mode of what is at a path, as `_kind` does."""
     try:
-        return stat.S_IFMT(look_calls.lstat(path).st_mode)
+        return look_calls.lstat(path).st_mode
     except ValueError:  # no path can have this name
         return 0
     except OSError as error:
