@@ -23,24 +23,36 @@ _CPU, _KERNEL, _CORES = (frozenset((kind,)) for kind in Question)
 # The question of a command that has the word. `uname -p` and `arch` ask for the architecture, which
 # no worker of ours differs in, and for names that follow the kernel.
 _WORDS = {
-    "=native": _CPU,  # -march=native, -mtune=native, -mcpu=native, rustc's target-cpu=native
+    "native": _CPU,  # -march=native, -mtune=native, -mcpu=native, rustc's target-cpu=native
+    "-xHost": _CPU,  # Intel's compilers
+    "-tp": _CPU,  # NVIDIA's compilers: -tp=host, -tp host
     "lscpu": _CPU | _CORES,
     "cpuinfo": _CPU | _CORES,
     "cpuid": _CPU,
     "uname": _KERNEL,
+    "platform.": _KERNEL,  # of Python
+    "sysctl": _KERNEL,
     "arch": _KERNEL,
     "/proc/version": _KERNEL,
     "/proc/sys/kernel": _KERNEL,
     "nproc": _CORES,
     "getconf": _ALL,
     "cpu_count": _CORES,
+    "sched_getaffinity": _CORES,
     "/sys/devices/system/cpu": _CPU | _CORES,
 }
-# These may be parts of other words. Each must be a word of its own, whatever directory is before
-# it. A pattern begins with its letters, because the engine then finds it ten times as fast.
-_SINGLE = {
+# These may be parts of other words. A pattern begins with its letters, because the engine then
+# finds it ten times as fast.
+_PATTERNS = {
+    # Each of these must be a word of its own, whatever directory is before it.
     word: re.compile(rf"{word}(?![\w./=-])(?<![\w.=-]{word})")
-    for word in ("arch", "uname", "nproc", "getconf", "lscpu", "cpuid")
+    for word in ("arch", "nproc", "getconf", "lscpu", "cpuid", "sysctl")
+} | {
+    "uname": re.compile(r"uname(?:(?![\w./=-])(?<![\w.=-]uname)|(?=\()(?<=\.uname))"),  # also os.uname()
+    "platform.": re.compile(r"platform\.(?:platform|release|uname|version)\("),
+    # Behind =, also in quotes of a shell, or of a shell in a string; or as a word for clang -cc1.
+    "native": re.compile(r"native(?:(?<==native)|(?<==['\"]native)|(?<==\\['\"]native)|(?<=-Xclang native))"),
+    "-tp": re.compile(r"-tp(?:=|\s+)['\"]?host\b"),
 }
 
 
@@ -48,7 +60,7 @@ def questions_in(text: str) -> frozenset[Question]:
     """Return what the command with this text asks about its machine. This takes microseconds."""
     asked: frozenset[Question] = frozenset()
     for word, kinds in _WORDS.items():
-        if word in text and (word not in _SINGLE or _SINGLE[word].search(text)):
+        if word in text and (word not in _PATTERNS or _PATTERNS[word].search(text)):
             asked |= kinds
     return asked
 
