@@ -7,13 +7,13 @@ words (refused_commands.py).
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.droppable import DroppablePlaces
-from termite.engine.decide.logic.outside_places import OutsidePlaces, paths_in, relative_to
+from termite.engine.decide.logic.outside_places import OutsidePlaces, paths_in, relative_to, system_directory
 from termite.engine.decide.logic.suggested_rule import suggest_rule
 from termite.engine.model import Command
 
@@ -100,24 +100,45 @@ class OutsideWrites:
         if len(texts) < MAX_TEXTS:
             texts[command.text] = command.cwd
 
-    def place_of(self, place: str) -> str:
-        """Return the place that stands for this one in the present build."""
-        return self._places.containing(place) or place
+    def summarized(self, counts: Mapping[str, int]) -> Counter[str]:
+        """Return how many commands ran here because of each place of a summary.
+
+        `counts` has the commands of each place where one wrote. An installation makes many files in
+        a directory of the system, each a place of its own: this directory stands for them.
+        """
+        known = Counter[str]()
+        for place, count in counts.items():
+            known[self._place_of(place)] += count
+        files = Counter(map(system_directory, known))
+        found = Counter[str]()
+        for place, count in known.items():
+            directory = system_directory(place)
+            found[directory if directory and files[directory] > 1 else place] += count
+        return found
 
     def rule_for(self, place: str) -> str:
-        """Return a rule that makes the commands local that ran here because of `place`, or ""."""
+        """Return a rule that makes the commands local that ran here because of `place`, or "".
+
+        `place` is one of a summary. The rule names files of the system, and never their directory.
+        """
         texts: dict[str, str] = {}
+        names: dict[str, None] = {}
         for known, commands in self._texts.items():
-            if self.place_of(known) == place:
+            found = self._place_of(known)
+            if place in (found, system_directory(found)):
                 texts |= commands.texts
+                names |= dict.fromkeys(self._places.names_of(found) or [found])
         if not texts:
             return ""
-        names = self._places.names_of(place) or [place]
-        spelled = dict.fromkeys(names)
+        spelled = dict(names)
         for cwd in dict.fromkeys(texts.values()):
             spelled |= dict.fromkeys(relative_to(name, cwd) for name in names)
         spelled.pop("", None)
         return suggest_rule(texts, spelled)
+
+    def _place_of(self, place: str) -> str:
+        """Return the place that stands for this one in the present build."""
+        return self._places.containing(place) or place
 
     def _droppable_of(self, command: Command) -> DroppablePlaces:
         environment = environment_of(command)

@@ -271,10 +271,7 @@ class _Build:
         The rule of a place is "" if few commands write there.
         """
         outside = self._master.outside
-        places = Counter[str]()
-        for place, count in cast(dict[str, int], summary["outside"]).items():
-            places[outside.place_of(place)] += count
-        found = _named(places, summary)
+        found = _named(outside.summarized(cast(dict[str, int], summary["outside"])), summary)
         return [{**named, "rule": outside.rule_for(place) if named["is_many"] else ""} for place, named in found]
 
     def _private(self, summary: Reply) -> list[Reply]:

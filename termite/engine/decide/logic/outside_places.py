@@ -176,6 +176,12 @@ def is_system(path: str) -> bool:
     return any(is_inside(path, top) for top in SYSTEM)
 
 
+def system_directory(path: str) -> str:
+    """Return the directory of a file or directory of the system, or "" for other paths."""
+    directory = _parent(path)
+    return directory if is_system(directory) else ""
+
+
 def paths_in(text: str) -> list[str]:
     """Return the parts of a command's text that may be paths."""
     return list(dict.fromkeys(_PATH.findall(text)))
