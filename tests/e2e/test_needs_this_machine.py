@@ -170,6 +170,12 @@ def test_two_names_of_a_file_are_one_file_in_an_archive(tree: Tree) -> None:
         assert tree.termite("sh", "-c", link).code == 0
     assert tree.jobs() == jobs + 3, "nobody compares the names, or the job itself has made the file"
     assert os.stat(tree.path / "one").st_nlink == 3
+    for command in ("cp -a c copy", "mv m copy2"):
+        _, old, new = command.rsplit(" ", 2)
+        tree.write(f"{old}/one", "1")
+        done = tree.termite("sh", "-c", f"ln {old}/one {old}/two && {command}; stat -c %h {new}/one")
+        assert (done.code, done.stdout) == (0, b"2\n"), done
+    assert home_runs(tree, Reason.LINK_READ) == before + 3
 
 
 @pytest.mark.needs_root("gives a user another group")

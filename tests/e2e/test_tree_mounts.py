@@ -14,10 +14,10 @@ pytestmark = needs_root  # to mount
 # The output tells a second run from the first one.
 TOO_BIG = "echo x >>log; echo y >>build/log; head -c 400000 /dev/zero >build/big; echo $?; exit 3"
 CHANGES = """
-mkdir -p build/made/deep; echo 1 >build/made/f; ln build/made/f build/made/h; ln -s f build/made/l
+mkdir -p build/made/deep; echo 1 >build/made/f; ln -s f build/made/l
 mkfifo build/made/p; rm -r build/old; mv build/d build/moved; cp build/moved/x top
-chmod 750 build/mode; mv mode build/top
-ln build/moved/x build/x; mv build/readonly/f .; echo 2 >build/moved/x
+chmod 750 build/mode; mv mode build/top; mv build/readonly/f .
+ln build/made/f build/made/h; ln build/moved/x build/x; echo 2 >build/moved/x
 """
 
 

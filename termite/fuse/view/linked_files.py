@@ -23,10 +23,13 @@ def find_linked(compared: Compared, digests: Mapping[int, Digest]) -> bytes:
 
     Overlayfs copies the file. The new name has the number of the copy, but the old one still shows
     the old number, so that a program like tar takes them for two files. The new name may be gone
-    again, and an unchanged copy is the only trace of it.
+    again, and an unchanged copy is the only trace of it. In a directory that is gone there is none,
+    so that its path is returned. Staging directories are made anew all the time, and do not count.
     """
     for pair in compared.pairs:
         entry, was = pair.entry, pair.was
+        if _ends_directory(pair) and entry.whiteout:
+            return entry.path
         if not entry.copied_up or was is None or not stat.S_ISREG(entry.mode) or not stat.S_ISREG(was.mode):
             continue
         if entry.nlink > 1 or novelty(pair, digests) < 2:

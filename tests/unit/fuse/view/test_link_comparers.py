@@ -17,10 +17,32 @@ from termite.fuse.view.link_comparers import names_comparer
         "ln a b; (stat -c %i a b)",
         "ln a b; python3 -c 'import os; print(os.stat(\"a\").st_ino)'",
         "ln a b; dpkg-deb --build x",
+        "ln d/a d/b && cp -a d e",
+        "ln d/a d/b; cp -rd d e",
+        "ln d/a d/b; cp -r --preserve=links d e",
+        "cp -al d m; cp -a d m x",
+        "ln a b; cp a b",
+        "ln a b; install a b",
+        "ln d/a d/b; mv d e",
+        "./make-links d; mv d e",
+        "ln -s x y; ln d/a d/b; mv d e",
+        "ln d/a d/b; /sbin/mke2fs -q -d d img 400k",
+        "ln a b; ls -l -i a b",
+        "ln a b; ls --inode a b",
+        "ln a b; stat a b",
+        "ln a b; stat -L a b",
+        'perl -e \'link("a","b"); @a=stat "a"; print $a[1]\'',
+        'python3 -c \'import os,tarfile; os.link("a", "b"); tarfile.open("t", "w").add("a")\'',
+        "python3 -c 'import os; os.path.sameopenfile(3, 4)'",
+        'python3 -c \'import shutil; shutil.move("d", "e")\'',
     ],
 )
 def test_a_program_that_compares_is_found(text: str) -> None:
     assert names_comparer((b"sh", b"-c", text.encode()))
+
+
+def test_a_word_of_its_own_may_be_an_option() -> None:
+    assert names_comparer((b"env", b"ls", b"-i", b"a"))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +53,14 @@ def test_a_program_that_compares_is_found(text: str) -> None:
         "ln a.tar b.tar; gcc -c x.c",
         "ln a start; ./start",
         "ln b c; stat -c %a a c; ls -l",
+        "ln b c; stat --format=%a a c; ls -l d-i",
+        "ln a b || cp a b; touch c",
+        "cp -al d e && strip e/prog",
+        "mv x d; cp x y; install x z; stat x; ls -i; ln a b; touch c",
+        "ln -s a b; cp a c; mv c d; ln e f; touch g",
+        "cp -r --link d e && strip e/prog",
+        "ln a b 2>/dev/null || ln -s a b ||cp a b; touch c",
+        "ln a b; gcc -c gcc/cp/mv.c src/stat.c lib/cp.c -o my-install",
     ],
 )
 def test_other_commands_stay(text: str) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from termite.engine.model import Attr
 from termite.fuse.view.comparison import CopyUps, Homes, LinkKey, compare, harvest, link_key
-from termite.fuse.view.linked_files import find_changed_in_place
-from tests.unit.fuse.view.test_comparison import OLD, ROOT, B, Upper, said, was_directory, was_file
+from termite.fuse.view.linked_files import find_changed_in_place, find_linked
+from tests.unit.fuse.view.test_comparison import OLD, ROOT, B, Upper, compared, said, was_directory, was_file
 
 LINKED = was_file(nlink=2, link_id=9)
 TWO = {b"a": LINKED, b"b": LINKED}
@@ -134,3 +134,21 @@ def test_only_regular_files_with_several_names_have_a_key() -> None:
     assert link_key(b"a", was_file()) is None
     assert link_key(b"a", Attr(stat.S_IFLNK | 0o777, 1, OLD, target=b"x", nlink=2, link_id=3)) is None
     assert link_key(b"d", Attr(stat.S_IFDIR | 0o755, 1, OLD, nlink=4)) is None
+
+
+@pytest.mark.parametrize(
+    ("was", "upper", "expected"),
+    [
+        ({b"a": was_file()}, Upper().file(b"a", inode=5, nlink=2, copied_up=True).file(b"b", inode=5, nlink=2), b"a"),
+        ({b"a": was_file()}, Upper().file(b"a", mtime_ns=OLD, copied_up=True), b"a"),
+        ({b"d": was_directory(), b"d/a": was_file()}, Upper().whiteout(b"d").directory(b"e"), b"d"),
+        ({b"d": was_directory(), b"d/a": was_file()}, Upper().directory(b"d", opaque=True), b""),
+        ({b"d": was_directory()}, Upper().directory(b"d").file(b"d/a", inode=5, nlink=2), b""),
+        ({b"a": was_file()}, Upper().file(b"a", B, copied_up=True), b""),
+        ({b"a": was_file()}, Upper().whiteout(b"a"), b""),
+    ],
+    ids=["linked", "unlinked again", "directory moved", "directory made anew", "new files", "written", "removed"],
+)
+def test_an_old_file_that_got_another_name_is_found(was: Mapping[bytes, Attr], upper: Upper, expected: bytes) -> None:
+    found = find_linked(compared(upper, was), upper.digests)
+    assert found == (ROOT + b"/" + expected if expected else b"")
