@@ -4,7 +4,10 @@
  * The launcher may be linked with another C library than the build tool; CMakeLists.txt says why. A
  * command must run, or fail, as it would without the launcher. The libraries differ in the default
  * of PATH, in scripts without "#!", and in which failure ends the search. POSIX leaves these open;
- * glibc's choices are in its manual ("Executing a File") and in execvp(3). */
+ * glibc's choices are in its manual ("Executing a File") and in execvp(3).
+ *
+ * One thing is as in a shell, in which a user writes `termite ./program` for `./program`: a broken
+ * program is no script. execvp would give it to /bin/sh. */
 #include "launcher.h"
 #include "../shared/program_head.h"
 
@@ -21,13 +24,39 @@ extern char **environ;
 static const char PATH_OF_NONE[] = "/bin:/usr/bin", SHELL[] = "/bin/sh";
 enum { MAX_SCRIPTS = 5 /* a script may be the interpreter of another one; see execve(2) */ };
 
-/* Execute `path`. If the kernel does not know its format, run it as a script of /bin/sh. Return if
- * that fails, with errno. */
+/* Read the first bytes of a file. Return how many, or less than 1 if there are none. */
+static ssize_t read_head(const char *path, char head[PROGRAM_HEAD_BYTES])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, head, PROGRAM_HEAD_BYTES);
+    close(fd);
+    return n;
+}
+
+/* Return whether a shell would refuse a file as binary, as dash and bash do: it begins like an ELF
+ * program, or its first line has a NUL. */
+static bool is_binary(const char *path)
+{
+    char head[PROGRAM_HEAD_BYTES];
+    ssize_t n = read_head(path, head);
+    if (n < SELFMAG)
+        return false;
+    const char *line_end = memchr(head, '\n', (size_t)n);
+    size_t line = line_end ? (size_t)(line_end - head) : (size_t)n;
+    return memcmp(head, ELFMAG, SELFMAG) == 0 || memchr(head, '\0', line);
+}
+
+/* Execute `path`. If the kernel does not know its format, and the file is a text, run it as a
+ * script of /bin/sh. Return if that fails, with errno. */
 static void execute_file(const char *path, char **argv)
 {
     execve(path, argv, environ);
     if (errno != ENOEXEC)
         return;
+    if (is_binary(path)) {
+        errno = ENOEXEC;
+        return;
+    }
     size_t count = 0;
     while (argv[count])
         count++;
@@ -59,9 +88,7 @@ static bool goes_on_after(int failure)
 static bool follow_script(char path[PATH_MAX])
 {
     char head[PROGRAM_HEAD_BYTES];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head);
-    close(fd);
+    ssize_t n = read_head(path, head);
     size_t length;
     const char *interpreter = n > 0 ? script_interpreter(head, (size_t)n, &length) : NULL;
     if (!interpreter)

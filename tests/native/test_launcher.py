@@ -668,6 +668,17 @@ def test_a_command_that_cannot_be_executed_fails_as_in_a_shell(launcher: Path, t
             assert finish(process) == (code, b"", message.encode())
 
 
+@pytest.mark.parametrize("content", [b"\x7fELF\2\1garbage\n", b"\x7fELF", b"echo \0\n", b"\xca\xfe\0\xbe"])
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_broken_program_is_no_script_as_in_a_shell(launcher: Path, tree: Path, content: bytes, shell: str) -> None:
+    (tree / "broken").write_bytes(content)
+    (tree / "broken").chmod(0o755)
+    assert subprocess.run([shell, "-c", "./broken"], cwd=tree, capture_output=True, check=False).returncode == 126
+    for words, path in ((["./broken"], "."), (["broken"], str(tree))):
+        with started([launcher, *words], tree, env={"PATH": path}) as process:
+            assert finish(process) == (126, b"", f"termite: {words[0]}: Exec format error\n".encode())
+
+
 def test_a_script_without_interpreter_runs_as_in_a_shell(launcher: Path, tree: Path) -> None:
     (tree / "script").write_text("echo script $1\n")
     (tree / "script").chmod(0o755)
