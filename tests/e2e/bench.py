@@ -56,6 +56,7 @@ class Bench:
         for name in ("proc", "sys", "dev", "tmp", "etc"):
             (self.mount / "tree" / name).mkdir()
         (self.mount / "tree" / "usr").symlink_to(".")
+        (self.mount / "usr").symlink_to("/usr")  # an order names no layer absolutely
         (base / "scratch").mkdir()
         self.scratch = base / "scratch"
         self.cas = Cas(base / "cas")
@@ -67,7 +68,7 @@ class Bench:
         fields: dict[str, object] = {
             "job": self._job,
             "mount": self.mount,
-            "lower": "tree:/usr",
+            "lower": "tree:usr",
             "uid": 1000,
             "gid": 1000,
             "argv": argv,
