@@ -105,7 +105,7 @@ def waiting_steps(jobs: Iterable[JobRecord]) -> list[Step]:
     return steps((job.queued_s, job.sent_s or job.home_s) for job in jobs)
 
 
-_PLACES = {Where.HERE: "", Where.CACHE: "known results"}
+_PLACES = {Where.CACHE: "known results"}
 
 
 def slot_tracks(jobs: Iterable[JobRecord]) -> list[tuple[str, list[JobRecord]]]:
@@ -117,7 +117,7 @@ def slot_tracks(jobs: Iterable[JobRecord]) -> list[tuple[str, list[JobRecord]]]:
     """
     lanes: defaultdict[tuple[str, int], list[list[JobRecord]]] = defaultdict(list)
     for job in sorted(filter(begin_s, jobs), key=lambda job: (begin_s(job), job.home_s, job.id)):
-        place = _PLACES.get(job.where, job.worker)
+        place = job.worker if job.where is Where.WORKER else _PLACES.get(job.where, "")
         slot_lanes = lanes[place, job.slot]
         free = next((lane for lane in slot_lanes if lane[-1].home_s <= begin_s(job)), None)
         if free is None:

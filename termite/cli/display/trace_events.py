@@ -41,13 +41,14 @@ def _build_events(build: BuildRecord, jobs: Sequence[JobRecord], start_s: float)
     yield _event(printable(build.text) or "commands", _BUILD, _TOOL, (build.started_s, end_s), start_s, arguments)
 
 
-_PLACES = {Where.HERE: "this machine", Where.CACHE: "known results"}
+_PLACES = {Where.CACHE: "known results"}
 
 
 def _tracks(jobs: Sequence[JobRecord], start_s: float) -> Iterator[TraceEvent]:
     processes: dict[str, int] = {}
     for thread, (name, track) in enumerate(slot_tracks(jobs), _TOOL + 1):
-        place = _PLACES.get(track[0].where, track[0].worker)
+        first = track[0]
+        place = first.worker if first.where is Where.WORKER else _PLACES.get(first.where, "this machine")
         if place not in processes:
             processes[place] = _BUILD + 1 + len(processes)
             yield from _name("process", processes[place], 0, place)
