@@ -45,8 +45,10 @@ def refused_root() -> Iterator[Path]:
             os.setresuid(0, 0, 0)
             os.setresgid(0, 0, 0)
             os.setgroups(groups)
-        for path, _, _ in os.walk(base):
-            os.chmod(path, 0o755)
+        for path, directories, _ in os.walk(base):  # a closed one is opened before it is entered
+            for name in directories:
+                if not os.path.islink(f"{path}/{name}"):
+                    os.chmod(f"{path}/{name}", 0o755)
         shutil.rmtree(base)
 
 
