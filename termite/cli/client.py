@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import stat
@@ -17,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
+from termite.cli.readiness import wait_until_readable
 from termite.engine.errors import Reason, RemoteProtocolError, UserError
 from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
 from termite.engine.paths import MASTER_SOCKET
@@ -140,7 +140,7 @@ class Client:
             process = os.pidfd_open(pid)
         except OSError:  # it has ended
             return
-        if not select.select([process], [], [], END_S)[0]:
+        if not wait_until_readable([process], END_S):
             raise UserError(f"the master (process {pid}) does not end", hint=f"kill {pid}")
 
     def hand_over(self) -> socket.socket:
@@ -303,7 +303,7 @@ def _whereabouts() -> Reply:
 
 def _read_until_closed(fd: int) -> bytes:
     said = b""
-    while select.select([fd], [], [], START_S)[0]:
+    while wait_until_readable([fd], START_S):
         received = os.read(fd, READ_BYTES)
         if not received:
             break

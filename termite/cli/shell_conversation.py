@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
 import socket
 import termios
@@ -17,6 +16,7 @@ import tty
 from types import FrameType, TracebackType
 
 from termite.cli.client import START_ONE, NoMaster
+from termite.cli.readiness import wait_until_readable
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.wire.protocol import records
 
@@ -114,7 +114,7 @@ class Conversation:
         while True:
             keyboard = [0] if self._wanted_bytes else []
             master = self._connection.fileno()
-            ready, _, _ = select.select([master, self._screen.woken, *keyboard], [], [])
+            ready = wait_until_readable([master, self._screen.woken, *keyboard])
             self._send_window()
             if master in ready:
                 for kind, payload in self._frames.feed(self._receive()):
@@ -153,7 +153,7 @@ class Conversation:
         except OSError:  # the terminal has hung up
             keys = b""
         self._wanted_bytes = 0
-        # Only now: a signal that came before these keys may have found this program in `select` and
+        # Only now: a signal that came before these keys may have found this program in `poll` and
         # in `read`, whose results do not show it.
         self._send_window()
         self._send(records.STDIN, keys)

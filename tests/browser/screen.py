@@ -5,7 +5,6 @@ import html
 import os
 import pty
 import re
-import select
 import signal
 import struct
 import subprocess
@@ -13,6 +12,8 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from termite.cli.readiness import wait_until_readable
 
 SIZE = (16, 92)  # rows and columns
 # The colours in which a terminal shows bold, reversed and red text. `top` uses no others.
@@ -40,7 +41,7 @@ class Screen:
         """Read for so long what the program draws, and return the text that is on the screen."""
         limit_s = time.monotonic() + for_s
         while (left_s := limit_s - time.monotonic()) > 0:
-            if select.select([self._end], [], [], left_s)[0]:
+            if wait_until_readable([self._end], left_s):
                 self._sent += os.read(self._end, 65536)
         *whole, self._sent = re.split(rb"(?=\x1b\[\d+;1H)", self._sent)
         for drawn in (*whole, self._sent):

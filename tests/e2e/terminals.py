@@ -3,7 +3,6 @@
 import fcntl
 import os
 import pty
-import select
 import struct
 import subprocess
 import termios
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from termite.cli.readiness import wait_until_readable
 from tests.e2e.places import Place
 
 LIMIT_S = 60
@@ -45,7 +45,7 @@ class Terminal:
         return self.process.wait(LIMIT_S), self.text
 
     def _read(self) -> bool:
-        assert select.select([self.leader], [], [], LIMIT_S)[0], f"nothing more comes: {self.text!r}"
+        assert wait_until_readable([self.leader], LIMIT_S), f"nothing more comes: {self.text!r}"
         try:
             piece = os.read(self.leader, 65536)
         except OSError:  # nobody has the other end any more

@@ -1,12 +1,12 @@
 """A killed master leaves nothing that the next command of its user, anywhere, does not remove."""
 
 import os
-import select
 import signal
 from pathlib import Path
 
 import pytest
 
+from termite.cli.readiness import wait_until_readable
 from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.leftovers import assert_nothing_left
@@ -28,7 +28,7 @@ def kill_embedded(tree: Tree) -> None:
             if socket in words and b"--embedded" in words and mark in (directory / "environ").read_bytes():
                 end = os.pidfd_open(int(directory.name))
                 signal.pidfd_send_signal(end, signal.SIGKILL)
-                select.select([end], [], [], LIMIT_S)
+                assert wait_until_readable([end], LIMIT_S)
                 os.close(end)
                 killed += 1
         except OSError:

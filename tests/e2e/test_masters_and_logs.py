@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 import trio
 
 from termite.cli.readers.farm_questions import Coordinator
+from termite.cli.readiness import wait_until_readable
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.protocol.fleet_messages import WholeFarm, WorkerReport
 from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree
@@ -72,7 +72,7 @@ def test_a_master_whose_tree_is_moved_ends_and_the_next_one_has_its_records(make
         moved = tree.path.rename(tree.path.with_name("moved"))
         tree.path.mkdir()
         tree.own(tree.path)
-        assert select.select([master], [], [], 10)[0], "the master has not ended"
+        assert wait_until_readable([master], 10), "the master has not ended"
         os.close(master)
         with embedded(tree):
             (listed,) = json.loads(tree.ctl("ls", "-json").stdout)

@@ -6,7 +6,6 @@ It reads a JSON object from stdin and writes another one to stdout. Bytes travel
 
 import json
 import os
-import select
 import signal
 import socket
 import struct
@@ -14,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from termite.cli.readiness import wait_until_readable
 
 LIMIT_S = 30
 ORDER_BYTES = 64 * 1024
@@ -77,7 +78,7 @@ def ask_for_a_sandbox(ours: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def wait_until_dead(pidfd: int) -> None:
-    assert select.select([pidfd], [], [], LIMIT_S)[0], "the sandbox is still there"
+    assert wait_until_readable([pidfd], LIMIT_S), "the sandbox is still there"
     os.close(pidfd)
 
 
@@ -85,7 +86,7 @@ def read_whole(out: int, err: int) -> tuple[bytes, bytes]:
     said = {out: b"", err: b""}
     unended = [out, err]
     while unended:
-        ready, _, _ = select.select(unended, [], [], LIMIT_S)
+        ready = wait_until_readable(unended, LIMIT_S)
         assert ready, "the job's output does not end"
         for fd in ready:
             chunk = os.read(fd, 65536)

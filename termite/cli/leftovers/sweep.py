@@ -6,7 +6,6 @@ the lock: nobody else goes to that place then, and all other places are cleaned.
 
 import logging
 import os
-import select
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from termite.cli.client import log_file
 from termite.cli.leftovers.footprints import Footprint, dead_footprints
 from termite.cli.logs.log_settings import set_up_logging
+from termite.cli.readiness import wait_until_readable
 from termite.engine.decide.command_memory import SAVING
 from termite.engine.errors import TermiteError
 from termite.engine.launch.launcher_socket import remove_dead_socket
@@ -38,7 +38,7 @@ def main() -> int:
         if pid == 0:
             _sweep_and_exit(dead)
         process = os.pidfd_open(pid)
-        if select.select([process], [], [], PATIENCE_S)[0]:
+        if wait_until_readable([process], PATIENCE_S):
             os.waitpid(pid, 0)
         os.close(process)
     return 0

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from termite.engine.wire.protocol import records
 
-# `select` has found keys just before the signal of a new size came, so that its result lacks that.
+# `poll` has found keys just before the signal of a new size came, so that its result lacks that.
 PROGRAM = """
-import os, select, signal, socket, sys
+import os, signal, socket, sys
 from termite.cli import shell_conversation
-wait = select.select
-def late(*fds):
-    ready = wait(*fds)[0]
+wait = shell_conversation.wait_until_readable
+def late(fds):
+    ready = wait(fds)
     if 0 in ready:
         os.kill(os.getpid(), signal.SIGWINCH)
-    return [fd for fd in ready if fd == 0] or ready, [], []
-select.select = late
+    return [fd for fd in ready if fd == 0] or ready
+shell_conversation.wait_until_readable = late
 with shell_conversation.Screen(True) as screen:
     sys.exit(shell_conversation.Conversation(socket.socket(fileno=int(sys.argv[1])), screen).run())
 """
@@ -53,14 +53,14 @@ def test_a_size_that_came_before_a_key_is_sent_before_it() -> None:
 
 
 GONE = """
-import fcntl, os, select, sys, termios
+import fcntl, os, sys, termios, time
 from termite.cli import shell_conversation
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 with shell_conversation.Screen(True) as screen:
     screen.take_over()
     os.write(1, b"ready")
-    select.select([screen.woken], [], [])
-    select.select([], [], [], 30)
+    shell_conversation.wait_until_readable([screen.woken])
+    time.sleep(30)
 """
 
 

@@ -44,18 +44,23 @@ def main() -> None:
     with contextlib.suppress(ConnectionResetError):
         master.recv(5, socket.MSG_WAITALL)  # the beginning of a handshake, for the worker
     deaf = False
+    incoming = select.poll()
+    incoming.register(master, select.POLLIN)
+    incoming.register(control, select.POLLIN)
     while True:
-        readable, _, _ = select.select([master] if deaf else [master, control], [], [])
-        if control in readable:
+        readable = {fd for fd, _ in incoming.poll()}
+        if control.fileno() in readable:
             received = receive(control)
             if not received:
                 return
             master.sendall(received)
-        if master in readable:
+        if master.fileno() in readable:
             received = receive(master)
             if received.startswith(b"!"):
                 word, _, rest = received.decode().strip().partition(" ")
-                deaf = deaf or word == "!deaf"
+                if word == "!deaf":
+                    deaf = True
+                    incoming.unregister(control)
                 obey(word, rest, config, master)
             elif received:
                 control.sendall(received)
