@@ -6,6 +6,7 @@ It reads a JSON object from stdin and writes another one to stdout. Bytes travel
 
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -13,8 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-from termite.cli.readiness import wait_until_readable
 
 LIMIT_S = 30
 ORDER_BYTES = 64 * 1024
@@ -71,10 +70,18 @@ def ask_for_a_sandbox(ours: socket.socket) -> tuple[bytes, list[int]]:
     """Return what the spawner answers, and its descriptors; nothing if it has ended already."""
     try:
         ours.send(b"x")
-    except BrokenPipeError:
+        said, fds, _, _ = socket.recv_fds(ours, 4096, 2)
+    except (BrokenPipeError, ConnectionResetError):  # before or after it has read what was sent
         return b"", []
-    said, fds, _, _ = socket.recv_fds(ours, 4096, 2)
     return said, fds
+
+
+def wait_until_readable(fds: list[int], limit_s: float) -> list[int]:
+    """Return those of `fds` that can be read; none if that is true of none within `limit_s`."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(limit_s * 1000)]
 
 
 def wait_until_dead(pidfd: int) -> None:
