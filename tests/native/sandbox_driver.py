@@ -4,6 +4,7 @@ The tests start this program inside `termite-sandbox enter`. It needs Python's o
 It reads a JSON object from stdin and writes another one to stdout. Bytes travel as latin-1 text.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -67,12 +68,16 @@ def serve(program: str, options: list[str], scratch: Path) -> tuple[subprocess.P
 
 
 def ask_for_a_sandbox(ours: socket.socket) -> tuple[bytes, list[int]]:
-    """Return what the spawner answers, and its descriptors; nothing if it has ended already."""
-    try:
+    """Return what the spawner answers, and its descriptors; nothing if it has ended already.
+
+    If it ends before it has read the request, the kernel reports that before its last words.
+    """
+    with contextlib.suppress(BrokenPipeError):
         ours.send(b"x")
+    try:
         said, fds, _, _ = socket.recv_fds(ours, 4096, 2)
-    except (BrokenPipeError, ConnectionResetError):  # before or after it has read what was sent
-        return b"", []
+    except ConnectionResetError:
+        said, fds, _, _ = socket.recv_fds(ours, 4096, 2)
     return said, fds
 
 
