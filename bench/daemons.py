@@ -6,7 +6,6 @@ One process each lets the benchmark measure the CPU of each daemon separately.
 import contextlib
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ import msgspec
 from bench.cpu import process_cpu_s
 from bench.rounds import BenchError
 from projects import CHECKOUT, COMMANDS, mirrors_below
+from termite.engine.loop.readiness import wait_until_readable
 
 HOST = "127.0.0.1"
 START_LIMIT_S = 60.0
@@ -157,7 +157,7 @@ def daemon(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterato
 
 
 def _speaks(output: IO[str]) -> bool:
-    return bool(select.select([output], [], [], START_LIMIT_S)[0])
+    return bool(wait_until_readable([output.fileno()], START_LIMIT_S))
 
 
 def environment(base: Path) -> dict[str, str]:

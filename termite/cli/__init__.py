@@ -9,13 +9,12 @@
 * client.py talks to a master, and claims.py makes sure that only one is started.
 * shell_conversation.py is the terminal of `termite-ctl shell`.
 * places.py knows the directories of the user, and amounts.py sizes and other numbers.
-* readiness.py waits until descriptors can be read.
 * logs/ has the logs of daemons and the reports of crashes.
 * leftovers/ cleans up after daemons that were killed.
 
 This room may import engine/; engine/, fuse/ and the plugins import nothing from this room.
-Do not touch: client.py, claims.py, flags.py, places.py and readiness.py start with every build, so
-they import little.
+Do not touch: client.py, claims.py, flags.py and places.py start with every build, so they import
+little.
 Each function of this module is the entry point of one command. It imports that command's module
 only when it is called, because `termite-ctl` must not wait for the import of trio.
 """

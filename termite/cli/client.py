@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
-from termite.cli.readiness import wait_until_readable
 from termite.engine.errors import Reason, RemoteProtocolError, UserError
 from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
+from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.paths import MASTER_SOCKET
 from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.protocol import records

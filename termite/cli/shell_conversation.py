@@ -16,8 +16,8 @@ import tty
 from types import FrameType, TracebackType
 
 from termite.cli.client import START_ONE, NoMaster
-from termite.cli.readiness import wait_until_readable
 from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.wire.protocol import records
 
 READ_BYTES = 64 * 1024

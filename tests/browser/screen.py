@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from termite.cli.readiness import wait_until_readable
+from termite.engine.loop.readiness import wait_until_readable
 
 SIZE = (16, 92)  # rows and columns
 # The colours in which a terminal shows bold, reversed and red text. `top` uses no others.

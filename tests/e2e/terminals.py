@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from termite.cli.readiness import wait_until_readable
+from termite.engine.loop.readiness import wait_until_readable
 from tests.e2e.places import Place
 
 LIMIT_S = 60

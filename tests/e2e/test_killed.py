@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.readiness import wait_until_readable
+from termite.engine.loop.readiness import wait_until_readable
 from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.leftovers import assert_nothing_left

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from termite.cli.readers.farm_questions import Coordinator
-from termite.cli.readiness import wait_until_readable
+from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.protocol.fleet_messages import WholeFarm, WorkerReport
 from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree

@@ -14,10 +14,10 @@ from pathlib import Path
 from termite.cli.client import log_file
 from termite.cli.leftovers.footprints import Footprint, dead_footprints
 from termite.cli.logs.log_settings import set_up_logging
-from termite.cli.readiness import wait_until_readable
 from termite.engine.decide.command_memory import SAVING
 from termite.engine.errors import TermiteError
 from termite.engine.launch.launcher_socket import remove_dead_socket
+from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.private_directories import DIRECTORY, remove_leftovers
 from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
 from termite.engine.worker.mirror_homes import SCRATCH_PREFIX, remove_mirror_leftovers

@@ -3,6 +3,7 @@
 * `leader` lets tasks listen in turn; `fd_watcher` calls back when descriptors can be read.
 * `long_work` computes in a thread, and `slot_numbers` gives running jobs numbers.
 * `task_tree` shows in the log what all tasks wait for.
+* `readiness` waits until descriptors can be read, in programs without tasks.
 
 The room may import the modules on the ground of the engine.
 Do not touch: the room must not know what is heard, neither messages nor jobs nor launchers.

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from termite.cli.readiness import wait_until_readable
+from termite.engine.loop.readiness import wait_until_readable
 
 ABOVE = 1024  # of these numbers `select` knows nothing
 
