@@ -3,7 +3,12 @@
  *
  * A sandbox waits for its job as pid 1 of its own namespaces, at a socket of its own. The mirror
  * gets the other end and a pidfd. This process never waits for a job: the kernel reaps those that
- * end. */
+ * end.
+ *
+ * Nobody else can answer the watched calls of these jobs. If a listener closes, the kernel ends
+ * such a call with ENOSYS, and the job would take that for its own error. Therefore each pid 1 holds
+ * the listener as well, so that a call waits when this process has gone. The kernel then kills
+ * each pid 1, and the mirror gives the jobs back. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -13,11 +18,13 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 enum { REQUEST_BYTES = 64 };
+enum { PROBE = 1 /* asks for nothing: the mirror sees in the socket's queue whether it is read */ };
 
 /* Send the records and two descriptors; `fds` is NULL if there are none. Return false if that
  * fails. */
@@ -57,13 +64,23 @@ static bool announce_failure(int socket, const char *what)
 
 /* All that the sandboxes of this process share. make_scope has returned `scope`. `is_apart`: each
  * sandbox gets a network namespace of its own. The next announcement says if calls are not
- * denied or not watched. The listener stays with this process. */
+ * denied or not watched. `self` is a pidfd of this process. */
 struct making {
-    int socket, scope;
+    int socket, scope, self;
     bool is_apart;
     struct denial denial;
     const struct sandbox_options *options;
 };
+
+/* Have the kernel kill this sandbox when `serve` ends, whose pidfd is `self`. */
+static void end_with_serve(int self)
+{
+    struct pollfd end = {.fd = self, .events = POLLIN};
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        fail_errno("cannot end with the process that watches the calls of jobs", "");
+    if (poll(&end, 1, 0) != 0) /* it ended before */
+        _exit(EXIT_FAILED);
+}
 
 /* Make one sandbox and announce it. Return false if the mirror does not listen any more. */
 static bool make_sandbox(const struct making *making)
@@ -78,10 +95,10 @@ static bool make_sandbox(const struct making *making)
     long pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
         close(socket);
-        if (making->denial.listener >= 0)
-            close(making->denial.listener);
         close(ends[0]);
         report_fd = ends[1];
+        if (making->denial.listener >= 0)
+            end_with_serve(making->self);
         if (making->is_apart)
             start_loopback();
         if (making->scope >= 0)
@@ -107,11 +124,20 @@ static bool make_sandbox(const struct making *making)
     return listened;
 }
 
+/* Return how many sandboxes a message of `length` bytes asks for. */
+static ssize_t count_wanted(const char *wanted, ssize_t length)
+{
+    ssize_t count = 0;
+    for (ssize_t i = 0; i < length; i++)
+        count += wanted[i] != PROBE;
+    return count;
+}
+
 /* Wait until the mirror asks for sandboxes, and answer the watched calls of jobs meanwhile. Return
  * the number of sandboxes, or 0 if the mirror has closed the socket. */
 static ssize_t wait_for_request(int socket, int listener, const struct ids *own)
 {
-    char wanted[REQUEST_BYTES]; /* each byte asks for one sandbox */
+    char wanted[REQUEST_BYTES]; /* each byte asks for one sandbox, or is PROBE */
     for (;;) {
         struct pollfd ready[] = {{.fd = socket, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
         if (listener >= 0 && poll(ready, 2, -1) < 0)
@@ -120,9 +146,12 @@ static ssize_t wait_for_request(int socket, int listener, const struct ids *own)
             take_watched_call(listener, own);
         if (listener >= 0 && !ready[0].revents)
             continue;
-        ssize_t count = read(socket, wanted, sizeof wanted);
-        if (count >= 0 || errno != EINTR)
-            return count > 0 ? count : 0;
+        ssize_t length = read(socket, wanted, sizeof wanted);
+        if (length == 0 || (length < 0 && errno != EINTR))
+            return 0;
+        ssize_t count = count_wanted(wanted, length);
+        if (count > 0)
+            return count;
     }
 }
 
@@ -171,6 +200,9 @@ int serve(int socket, const char *scratch, const struct sandbox_options *options
     if (options->pasta)
         make_private_network(options->pasta, scratch);
     filter_calls(&making);
+    making.self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (making.self < 0)
+        fail_errno("cannot open a pidfd", "");
     for (;;) {
         ssize_t count = wait_for_request(socket, making.denial.listener, options->own);
         if (count == 0)

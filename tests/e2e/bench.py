@@ -46,10 +46,10 @@ class Ended:
 class Bench:
     """A tree and sandboxes that run jobs in it.
 
-    /usr of this machine lies below the tree, so that jobs find /bin/sh.
+    /usr of this machine lies below the tree, so that jobs find /bin/sh. `own`: as in `Sandboxes`.
     """
 
-    def __init__(self, base: Path, tmpfs: bool) -> None:
+    def __init__(self, base: Path, tmpfs: bool, own: tuple[int, ...] = ()) -> None:
         self.mount = base / "mount"
         self.project = self.mount / "tree" / os.fsdecode(PROJECT)
         self.project.mkdir(parents=True)
@@ -60,7 +60,7 @@ class Bench:
         (base / "scratch").mkdir()
         self.scratch = base / "scratch"
         self.cas = Cas(base / "cas")
-        self.sandboxes = Sandboxes(native_program("termite-sandbox"), self.scratch, tmpfs)
+        self.sandboxes = Sandboxes(native_program("termite-sandbox"), self.scratch, tmpfs, own=own)
         self._job = 0
 
     def spec(self, *argv: bytes, **changes: object) -> SandboxSpec:

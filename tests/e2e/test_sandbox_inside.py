@@ -12,10 +12,10 @@ from termite.engine.host.native_programs import native_program
 from tests.e2e.bench import INSIDE
 from tests.e2e.places import CHECKOUT, Place
 
-AGAIN = ("tests/e2e/test_sandbox_run.py", "tests/e2e/test_sandbox_changes.py")
+AGAIN = tuple(f"tests/e2e/test_{name}.py" for name in ("sandbox_run", "sandbox_changes", "call_watcher"))
 
 
-@pytest.mark.timeout(400)  # two files of tests
+@pytest.mark.timeout(400)  # three files of tests
 def test_all_this_holds_in_the_namespaces_of_an_ordinary_users_mirror(
     make_place: Callable[..., AbstractContextManager[Place]],
 ) -> None:

@@ -7,6 +7,9 @@
  * it either, the error is the submitter's. In a user namespace that the job has made, the kernel
  * judges.
  *
+ * An error of ours while we look at a caller (no descriptor, no memory) is no answer for a job: this
+ * process ends, and so do its jobs, which then run elsewhere.
+ *
  * The filter belongs to all jobs of the lease, so a job pays nothing for it. (That of a traced
  * job is its own.) A job that changes its arguments in memory meanwhile only decides about
  * itself. */
@@ -104,12 +107,29 @@ void take_home_signals(void (*act)(int number, siginfo_t *info, void *context))
 
 /* -- serve --------------------------------------------------------------------------------------------------------- */
 
+/* End this process, and with it all jobs whose calls it watches, if a look has failed because of a
+ * shortage here. Other errors say that the caller is gone or hides something. */
+static void end_if_short(const char *looked_at)
+{
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+        fail_errno("cannot judge a system call: cannot look at", looked_at);
+}
+
+/* Open a file that tells of a caller. Return -1 if there is none. */
+static int open_look(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        end_if_short(path);
+    return fd;
+}
+
 /* Return the parent of a process, or 0 if it is not known. */
 static pid_t parent_of(pid_t pid)
 {
     char path[64], text[256];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open_look(path);
     ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
@@ -137,8 +157,10 @@ static bool is_nested(pid_t pid)
     char path[64];
     struct stat ours, parents;
     snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
-    int namespace = open(path, O_RDONLY | O_CLOEXEC);
+    int namespace = open_look(path);
     int parent = namespace < 0 ? -1 : ioctl(namespace, NS_GET_PARENT);
+    if (namespace >= 0 && parent < 0)
+        end_if_short(path);
     bool is_known = parent >= 0 && fstat(parent, &parents) == 0 && stat("/proc/self/ns/user", &ours) == 0;
     if (parent >= 0)
         close(parent);
@@ -156,6 +178,7 @@ static void read_text(const struct seccomp_notif *call, uint64_t address, char *
         struct iovec theirs = {(void *)(uintptr_t)address, ours.iov_len};
         if (process_vm_readv((pid_t)call->pid, &ours, 1, &theirs, 1, 0) > 0)
             return;
+        end_if_short("the memory of a job");
     }
 }
 
@@ -167,7 +190,7 @@ static bool is_clone(const struct seccomp_notif *call, enum watched what)
     static const char git[] = "git\n", new[] = "tmp_";
     char path[PATH_MAX], comm[32] = "";
     snprintf(path, sizeof path, "/proc/%u/comm", call->pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open_look(path);
     bool is_git = fd >= 0 && read(fd, comm, sizeof comm - 1) > 0 && strcmp(comm, git) == 0;
     if (fd >= 0)
         close(fd);
@@ -195,7 +218,7 @@ static int number_in_job(pid_t pid)
     static const char key[] = "\nNSpid:\t"; /* then the numbers, from our namespace to the innermost one */
     char path[64], text[4096];
     snprintf(path, sizeof path, "/proc/%d/status", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open_look(path);
     ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
@@ -211,6 +234,8 @@ static void read_link(pid_t pid, const char *link, char text[PATH_MAX])
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/%s", pid, link);
     ssize_t length = readlink(path, text, PATH_MAX - 1);
+    if (length < 0)
+        end_if_short(path);
     text[length > 0 ? length : 0] = '\0';
 }
 
@@ -236,9 +261,9 @@ static void note_linking(pid_t caller, bool is_init)
     int value = LINKED;
     if (is_among(name, harmless, sizeof harmless / sizeof *harmless))
         value |= LINK_STEP * (is_init ? caller : number_in_job(caller)) | (parent_of(caller) == init ? BY_COMMAND : 0);
-    if (!is_init)
-        (void)sigqueue(init, TOLD_OF_LINK, (union sigval){.sival_int = value});
-    else if (!first_link)
+    if (!is_init && sigqueue(init, TOLD_OF_LINK, (union sigval){.sival_int = value}) != 0)
+        (void)kill(init, SIGKILL); /* its queue of signals is full: the job runs elsewhere */
+    else if (is_init && !first_link)
         first_link = value;
 }
 

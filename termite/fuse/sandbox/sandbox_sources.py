@@ -32,6 +32,7 @@ class SandboxSources:
             mode: Spawner(binary, scratch, *watched, trace=mode, beside=self._plain)
             for mode in (TraceMode.EXACT, TraceMode.COMPILER)
         }
+        self._spawners = (self._plain, self._networked, *self._tracers.values())
         self._last = self._plain  # the next job is probably of the same kind
         self._is_traceless = False  # True if no job can be traced here
 
@@ -61,7 +62,12 @@ class SandboxSources:
         self._last = self._plain
         return await self._last.take(), TraceMode.OFF
 
+    def check(self, now_s: float) -> None:
+        """Resume or kill the processes that stand still. Call this often while jobs run."""
+        for spawner in self._spawners:
+            spawner.check(now_s)
+
     def close(self) -> None:
         """End the processes, and the sandboxes that are ready."""
-        for spawner in (self._plain, self._networked, *self._tracers.values()):
+        for spawner in self._spawners:
             spawner.close()

@@ -160,6 +160,7 @@ class Sandboxes:
                 pause_s = self.scratch.check_space(now_s)
                 if now_s >= checked_s + CHECK_S:
                     checked_s = now_s
+                    self._sources.check(now_s)
                     for watch in self._watches:
                         watch.check(now_s)
                 await trio.sleep(min(pause_s, LOOK_S))

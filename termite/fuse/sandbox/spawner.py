@@ -9,11 +9,12 @@ import array
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -24,11 +25,14 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.model import TraceMode
 from termite.engine.wire.protocol.records import parse_records
 from termite.fuse import mirror_calls
+from termite.fuse.sandbox.server_standstill import ServerStandstill
 
 ANNOUNCEMENT_BYTES = 16 * 1024  # the longest text is that of a report, a path with an error
 # A sandbox takes a millisecond on an idle machine. After this time its process is stuck, and is
 # replaced.
 SANDBOX_ANSWER_S = 10.0
+RESUME_S = 1.0  # between two looks at a process from which somebody waits for a sandbox
+DEATH_MS = 1000  # then a killed process that has not died is left to the kernel (D state)
 MAX_STARTS = 2  # of the process for one job; if it dies each time, it will never work
 
 TRACES = {TraceMode.OFF: (), TraceMode.EXACT: (b"--trace=exact",), TraceMode.COMPILER: (b"--trace=compiler",)}
@@ -38,17 +42,25 @@ Received = TypeVar("Received")
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class CallWatcher:
+    """The process that answers the watched calls of some sandboxes. Nobody can take its place."""
+
+    is_gone: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class WaitingSandbox:
     """A sandbox without a job.
 
     `pid` and `pidfd` are of its first process. On `channel` it waits for an order, and later sends
-    its report.
+    its report. `watcher` answers the watched calls of its job, unless pid 1 does so.
     """
 
     pid: int
     pidfd: int
     channel: socket.socket
+    watcher: CallWatcher = field(default_factory=CallWatcher)
 
     def close(self) -> None:
         """Close its descriptors. The sandbox ends now if it has no job."""
@@ -85,7 +97,8 @@ class Spawner:
     With `--network` they have the network of this machine. With `--private=PASTA` the program PASTA
     connects them to other machines. `--own=UID:GID[:GROUP]...` watches for calls that need the
     submitter's machine. The process is started when a sandbox is first wanted, so that it sees the
-    mounts of that moment. If it dies it is started again, and its sandboxes live on.
+    mounts of that moment. If it dies it is started again. The kernel kills its sandboxes with it if
+    it watches their calls; others live on.
 
     The jobs of a sandbox are traced as `trace` says. Their loopback interface is that of the
     sandboxes of `beside`, unless that process has died.
@@ -101,6 +114,9 @@ class Spawner:
     ) -> None:
         self._binary = binary
         self._scratch = scratch
+        self._is_watching = trace is TraceMode.OFF and any(option.startswith(b"--own=") for option in options)
+        self._watcher = CallWatcher()
+        self._standstill: ServerStandstill | None = None  # while there is a socket
         self._options = (*TRACES[trace], *options)
         self._beside = beside
         self._pid = 0
@@ -150,11 +166,28 @@ class Spawner:
             if there < count and there <= count // 2:
                 self._ask(count - there)
 
+    def check(self, now_s: float) -> None:
+        """Resume the process if it is stopped, and kill it if it stands still for long.
+
+        Call this often while jobs run: they may wait for the answer to a watched call.
+        """
+        if self._standstill is None or self._turn.locked():  # locked: who waits for a sandbox does so
+            return
+        if self._standstill.check(now_s):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        log.warning("spawner-stuck pid=%d", self._pid)
+        self._stop()
+
     def close(self) -> None:
         """End the process, and the sandboxes that are ready."""
+        self._drop_ready()
+        self._stop()
+
+    def _drop_ready(self) -> None:
         while self._ready:
             self._ready.popleft().close()
-        self._stop()
 
     def open_network(self) -> int:
         """Return a descriptor of the sandboxes' network namespace, or -1 if there is none now."""
@@ -177,12 +210,15 @@ class Spawner:
             await self._wait_for_announcement()
 
     async def _wait_for_announcement(self) -> None:
-        assert self._socket is not None
-        with trio.move_on_after(SANDBOX_ANSWER_S) as patience:
-            await trio.lowlevel.wait_readable(self._socket)
-        if patience.cancelled_caught:
-            log.warning("spawner-stuck pid=%d", self._pid)
-            self._stop()
+        assert self._socket is not None and self._standstill is not None
+        for _ in range(round(SANDBOX_ANSWER_S / RESUME_S)):
+            with trio.move_on_after(RESUME_S) as pause:
+                await trio.lowlevel.wait_readable(self._socket)
+            if not pause.cancelled_caught:
+                break
+            self._standstill.resume()
+        else:
+            self._give_up()
         self._receive_announcements()
 
     def _ask(self, count: int) -> None:
@@ -215,8 +251,11 @@ class Spawner:
                 log.warning("spawner-died pid=%d", self._pid)
                 self._stop()
                 return
-            self._asked -= 1
             records = {key: content.decode(errors="replace") for key, content in parse_records(said)}
+            if "error" in records and not self._asked:  # of the watched calls: its end follows
+                log.warning("spawner-failed pid=%d reason=%r", self._pid, records["error"])
+                continue
+            self._asked -= 1
             if "untraceable" in records:
                 self._stop()
                 raise Untraceable(records["untraceable"])
@@ -226,12 +265,13 @@ class Spawner:
                 log.warning("spawner-unfiltered pid=%d reason=%s", self._pid, records["unfiltered"])
             if "unwatched" in records:
                 log.warning("spawner-unwatched pid=%d reason=%s", self._pid, records["unwatched"])
+                self._is_watching = False
             if len(fds) != 2:
                 for fd in fds:
                     os.close(fd)
                 raise Retryable(Reason.SANDBOX_FAILED, "too many open files")
             channel, pidfd = fds
-            self._ready.append(WaitingSandbox(int(records["pid"]), pidfd, _seqpacket(channel)))
+            self._ready.append(WaitingSandbox(int(records["pid"]), pidfd, _seqpacket(channel), self._watcher))
 
     def _start(self) -> None:
         try:
@@ -266,23 +306,30 @@ class Spawner:
                 os.close(network)
         ours.setblocking(False)
         self._socket = ours
+        self._watcher, self._standstill = CallWatcher(), ServerStandstill(self._pid, self._pidfd, ours)
 
     def _stop(self) -> None:
         """Kill the process, and reap it.
 
         It would end when its socket is closed, but not if somebody has stopped it. The wait is
-        short, because nothing keeps this process from dying.
+        short: what a disk keeps from dying is reaped later, because this process is pid 1.
         """
         self._asked = 0
         if self._socket is None:
             return
         self._socket.close()
-        self._socket = None
+        self._socket = self._standstill = None
+        if self._is_watching:
+            self._watcher.is_gone = True
+            self._drop_ready()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        death = select.poll()
+        death.register(self._pidfd, select.POLLIN)
+        death.poll(DEATH_MS)
         os.close(self._pidfd)
         with contextlib.suppress(ChildProcessError):  # the mirror, as pid 1, may have reaped it already
-            os.waitpid(self._pid, 0)
+            os.waitpid(self._pid, os.WNOHANG)
 
 
 def receive_last(receive: Callable[[], Received]) -> Received:

@@ -9,14 +9,12 @@ the socket's queue when the sandbox reads it.
 """
 
 import contextlib
-import fcntl
 import logging
 import signal
-import struct
-import termios
 from collections.abc import Callable
 
 from termite.engine.host.process_state import STOPPED, UNINTERRUPTIBLE, children_of, process_state
+from termite.fuse.sandbox.server_standstill import has_unread
 from termite.fuse.sandbox.spawner import WaitingSandbox
 
 CHECK_S = 0.5  # between two checks; shorter jobs are never checked
@@ -25,6 +23,7 @@ PATIENCE_S = 10.0  # then a sandbox that still stands still is killed
 DEATH_S = 5.0  # then a killed sandbox that has not died is left to the kernel (D state)
 
 _STOPPED = "the sandbox was stopped by a signal"
+_UNWATCHED = "the process that answers its watched calls was killed"
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,10 @@ class StandstillWatch:
         self._is_logged = False
 
     def check(self, now_s: float) -> None:
-        """Look at pid 1, and resume or kill it if it stands still. Call this every CHECK_S."""
+        """Look at pid 1, and resume or kill it if it stands still. Call this every CHECK_S.
+
+        Kill it at once if nobody answers the watched calls of its job any more.
+        """
         found = self._find()
         if not found and not self.verdict:
             self._since_s = None
@@ -64,30 +66,30 @@ class StandstillWatch:
                 self._give_up()
             return
         self._send(signal.SIGCONT)
-        if now_s - self._since_s >= PATIENCE_S:
-            self.verdict = f"{found} for {PATIENCE_S:.0f} s"
-            log.warning("sandbox-killed job=%d pid=%d reason=%r", self._job, self._sandbox.pid, self.verdict)
-            self._on_kill()
-            self._send(signal.SIGKILL)
+        if found == _UNWATCHED:
+            self._kill(found)
+        elif now_s - self._since_s >= PATIENCE_S:
+            self._kill(f"{found} for {PATIENCE_S:.0f} s")
+
+    def _kill(self, verdict: str) -> None:
+        self.verdict = verdict
+        log.warning("sandbox-killed job=%d pid=%d reason=%r", self._job, self._sandbox.pid, verdict)
+        self._on_kill()
+        self._send(signal.SIGKILL)
 
     def _find(self) -> str:
         """Return in which way pid 1 stands still, or "" if it does not."""
+        if self._sandbox.watcher.is_gone:
+            return _UNWATCHED
         state = process_state(self._sandbox.pid)
         if state in STOPPED:
             return _STOPPED
-        if self._has_unread_order():
+        if has_unread(self._sandbox.channel):
             return "the sandbox has not taken its job"
         # Behind its command, pid 1 may wait for a slow disk (it syncs the job's files).
         if state == UNINTERRUPTIBLE and not children_of(self._sandbox.pid):
             return "the sandbox has not started its command"
         return ""
-
-    def _has_unread_order(self) -> bool:
-        try:
-            queued = fcntl.ioctl(self._sandbox.channel.fileno(), termios.TIOCOUTQ, bytes(4))
-        except OSError:
-            return False
-        return bool(struct.unpack("i", queued)[0])
 
     def _send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
