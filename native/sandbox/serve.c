@@ -6,9 +6,9 @@
  * end.
  *
  * Nobody else can answer the watched calls of these jobs. If a listener closes, the kernel ends
- * such a call with ENOSYS, and the job would take that for its own error. Therefore each pid 1 holds
- * the listener as well, so that a call waits when this process has gone. The kernel then kills
- * each pid 1, and the mirror gives the jobs back. */
+ * such a call with ENOSYS, and the job would take that for its own error. Therefore each pid 1
+ * holds the listener as well, so that a call waits when this process has gone. The kernel then
+ * kills each pid 1, and the mirror gives the jobs back. */
 #include "sandbox.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-"""The process that answers the watched calls of jobs stands still or dies: no job takes that for its own error.
+"""No job takes the end or standstill of the process that answers its calls for its own error.
 
 The jobs end with success whatever their calls say, as scripts do that try something else.
 """
@@ -55,7 +55,7 @@ def state_of(pid: int) -> str:
 async def run_until_ready(
     bench: Bench, script: str, then: Callable[[int], Awaitable[None]]
 ) -> tuple[SandboxResult, bytes]:
-    """Run a job, and call `then` with the watcher's pid as soon as the job says that it is ready."""
+    """Run a job, and call `then` with the watcher's pid when the job says that it is ready."""
     output: list[bytes] = []
     async with trio.open_nursery() as nursery:
 

@@ -7,8 +7,8 @@
  * it either, the error is the submitter's. In a user namespace that the job has made, the kernel
  * judges.
  *
- * An error of ours while we look at a caller (no descriptor, no memory) is no answer for a job: this
- * process ends, and so do its jobs, which then run elsewhere.
+ * An error of ours while we look at a caller (no descriptor, no memory) is no answer for a job.
+ * This process ends, and so do its jobs, which then run elsewhere.
  *
  * The filter belongs to all jobs of the lease, so a job pays nothing for it. (That of a traced
  * job is its own.) A job that changes its arguments in memory meanwhile only decides about

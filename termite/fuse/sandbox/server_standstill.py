@@ -34,7 +34,7 @@ class ServerStandstill:
         self._is_logged = False
 
     def check(self, now_s: float) -> bool:
-        """Return whether the process has stood still for too long. Call this often while jobs run."""
+        """Return whether the process has stood still for too long. Call this while jobs run."""
         is_stopped = self.resume()
         if not is_stopped and not has_unread(self._channel):
             self._since_s, self._is_logged = None, False

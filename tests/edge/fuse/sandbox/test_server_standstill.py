@@ -1,4 +1,4 @@
-"""The process that makes sandboxes is probed, resumed if it was stopped, and given up in the end."""
+"""The process that makes sandboxes is probed, resumed if it was stopped, and then given up."""
 
 import os
 import signal
