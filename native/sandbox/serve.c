@@ -64,7 +64,7 @@ static bool announce_failure(int socket, const char *what)
 
 /* All that the sandboxes of this process share. make_scope has returned `scope`. `is_apart`: each
  * sandbox gets a network namespace of its own. The next announcement says if calls are not
- * denied or not watched. `self` is a pidfd of this process. */
+ * denied or not watched. `self` is a pidfd of this process if there is a listener. */
 struct making {
     int socket, scope, self;
     bool is_apart;
@@ -80,6 +80,7 @@ static void end_with_serve(int self)
         fail_errno("cannot end with the process that watches the calls of jobs", "");
     if (poll(&end, 1, 0) != 0) /* it ended before */
         _exit(EXIT_FAILED);
+    close(self);
 }
 
 /* Make one sandbox and announce it. Return false if the mirror does not listen any more. */
@@ -200,8 +201,7 @@ int serve(int socket, const char *scratch, const struct sandbox_options *options
     if (options->pasta)
         make_private_network(options->pasta, scratch);
     filter_calls(&making);
-    making.self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-    if (making.self < 0)
+    if (making.denial.listener >= 0 && (making.self = (int)syscall(SYS_pidfd_open, getpid(), 0)) < 0)
         fail_errno("cannot open a pidfd", "");
     for (;;) {
         ssize_t count = wait_for_request(socket, making.denial.listener, options->own);
