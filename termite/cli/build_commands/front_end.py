@@ -7,14 +7,11 @@ would take 11 ms.
 
 import contextlib
 import os
-import resource
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from termite.cli import client
-from termite.cli.build_commands import callers_signals
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell, is_there
 from termite.cli.build_commands.summary_lines import (
     pages_lines,
@@ -23,6 +20,7 @@ from termite.cli.build_commands.summary_lines import (
     start_lines,
     summary_parts,
 )
+from termite.cli.build_commands.tool_process import ENDING, end_as, run_process
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.canonical.marks import check_directory
 from termite.cli.canonical.own_words import take_at
@@ -40,13 +38,10 @@ TYPE_CHECKING = False  # not typing's: every build waits for this import
 if TYPE_CHECKING:
     from termite.cli.canonical.moves import MovedTree
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_WATCHED = (*_ENDING, signal.SIGUSR1, signal.SIGCHLD)
 DIRECTORY_LETTER, DIRECTORY_WORD = "C", "--directory"  # of make and ninja: build in that directory
 # The user who has pressed Ctrl-C waits for nothing more. A build ends within 2 s of it, and the
 # launchers may need 1.5 s of that.
 INTERRUPTED_S = 0.3
-_BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal signals the whole process group itself
 
 
 class Tool:
@@ -138,9 +133,9 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
         master.tree = moved.own
     for line in pages_lines(master.tree):
         say(line)
-    status, is_interrupted = _run_tool(started, env)
+    status, is_interrupted = run_process(started, env, master.pid)
     _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
-    return _end_as(status)
+    return end_as(status)
 
 
 def refuse_elsewhere(directory: str) -> None:
@@ -194,10 +189,10 @@ def run_plainly(argv: Sequence[str], versioned: str = "") -> int:
     `versioned` is the front end that was asked for its version, "" if none was. This version stands
     on stderr, because programs read the tool's own from stdout.
     """
-    status = _run_tool(argv, os.environ)[0]
+    status = run_process(argv, os.environ)[0]
     if versioned:
         say(f"{versioned} {VERSION}")
-    return _end_as(status)
+    return end_as(status)
 
 
 def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
@@ -301,7 +296,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     the tool has ended already.
     """
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         code = os.waitstatus_to_exitcode(status)
         end = master.ask("build-end", patience_s, exit_code=code if code >= 0 else -1, signal=max(-code, 0))
     except KeyboardInterrupt:
@@ -329,50 +324,6 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
 def say(line: str) -> None:
     """Print one line of termite on stderr."""
     print_line("termite", line)
-
-
-# -- the tool's process -----------------------------------------------------------------------------------------------
-
-
-def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, bool]:
-    """Run the tool, found in PATH. Return its wait status, and whether the user has stopped it.
-
-    Signals that another process sends to us are passed on to the tool.
-    """
-    is_interrupted = False
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    sys.stdout.flush()
-    try:
-        unignored = callers_signals.unignored()
-        child = os.posix_spawn(find_program(argv[0]), list(argv), env, setsigmask=(), setsigdef=unignored)
-    except UserError as error:
-        say(error.message)
-        return 127 << 8, False
-    except OSError as error:
-        say(f"{argv[0]}: {error.strerror}")
-        return (127 if isinstance(error, FileNotFoundError) else 126) << 8, False
-    while True:
-        received = signal.sigwaitinfo(_WATCHED)
-        if received.si_signo != signal.SIGCHLD:
-            is_interrupted |= received.si_signo in _ENDING
-            if received.si_code in _BY_KILL:
-                os.kill(child, received.si_signo)
-            continue
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return status, is_interrupted or os.WIFSIGNALED(status)
-
-
-def _end_as(status: int) -> int:
-    """Return the exit code of a wait status. If a signal killed the tool, die of that signal."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-        os.kill(os.getpid(), number)
-    return os.WEXITSTATUS(status)
 
 
 def _preload(env: Mapping[str, str]) -> dict[str, str]:
