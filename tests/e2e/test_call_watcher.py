@@ -126,7 +126,7 @@ async def test_a_watcher_that_somebody_stops_is_resumed_and_its_job_goes_on(benc
 async def test_a_watcher_that_cannot_be_resumed_is_killed_and_its_job_given_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("termite.fuse.sandbox.server_standstill.PATIENCE_S", 1.0)
+    monkeypatch.setattr("termite.fuse.sandbox.standstill.PATIENCE_S", 1.0)
     with pytest.raises(ExceptionGroup) as caught:
         print(await run_until_ready(bench, "echo a >a; echo ready; while :; do ln -f a b; done", stop_again_and_again))
     errors = caught.value.exceptions

@@ -25,7 +25,7 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.model import TraceMode
 from termite.engine.wire.protocol.records import parse_records
 from termite.fuse import mirror_calls
-from termite.fuse.sandbox.server_standstill import ServerStandstill
+from termite.fuse.sandbox.standstill import ServerStandstill
 
 ANNOUNCEMENT_BYTES = 16 * 1024  # the longest text is that of a report, a path with an error
 # A sandbox takes a millisecond on an idle machine. After this time its process is stuck, and is

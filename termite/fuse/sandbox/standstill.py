@@ -1,25 +1,37 @@
-"""Notice a sandbox whose first process (pid 1) stands still, resume it, and end it in the end.
+"""Notice a process of sandboxes that stands still, resume it, and end it in the end.
 
 A job cannot stop its own pid 1: the kernel drops such signals from inside a pid namespace. A
 stopped pid 1 was therefore stopped from outside, and by mistake. The command of a job is another
 matter: it may stop itself, and then waits as it does on the master's machine.
 
-The check costs two system calls and sends no message. The kernel acknowledges an order: it leaves
-the socket's queue when the sandbox reads it.
+The process that makes sandboxes also answers the watched calls of jobs, which wait for it.
+
+A check of pid 1 costs two system calls and sends no message. The kernel acknowledges an order: it
+leaves the socket's queue when the sandbox reads it. The other process gets a probe from time to
+time, in the same way and without an answer.
 """
 
 import contextlib
+import fcntl
 import logging
+import math
 import signal
+import socket
+import struct
+import termios
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from termite.engine.host.process_state import STOPPED, UNINTERRUPTIBLE, children_of, process_state
-from termite.fuse.sandbox.server_standstill import has_unread
-from termite.fuse.sandbox.spawner import WaitingSandbox
+
+if TYPE_CHECKING:
+    from termite.fuse.sandbox.spawner import WaitingSandbox
 
 CHECK_S = 0.5  # between two checks; shorter jobs are never checked
 SLOW_S = 2.0  # then it is logged
-PATIENCE_S = 10.0  # then a sandbox that still stands still is killed
+PATIENCE_S = 10.0  # then a process that still stands still is killed
+PROBE = b"\1"  # asks for no sandbox; native/sandbox/serve.c has the same
+PROBE_S = 2.0  # between two of them
 DEATH_S = 5.0  # then a killed sandbox that has not died is left to the kernel (D state)
 
 _STOPPED = "the sandbox was stopped by a signal"
@@ -36,7 +48,7 @@ class StandstillWatch:
     """
 
     def __init__(
-        self, job: int, sandbox: WaitingSandbox, on_kill: Callable[[], None], give_up: Callable[[], None]
+        self, job: int, sandbox: "WaitingSandbox", on_kill: Callable[[], None], give_up: Callable[[], None]
     ) -> None:
         self.verdict = ""
         self._job = job
@@ -94,3 +106,53 @@ class StandstillWatch:
     def _send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._sandbox.pidfd, number)
+
+
+class ServerStandstill:
+    """The watch over one such process, by its `pidfd` and the mirror's end of its `channel`."""
+
+    def __init__(self, pid: int, pidfd: int, channel: socket.socket) -> None:
+        self._pid = pid
+        self._pidfd = pidfd
+        self._channel = channel
+        self._since_s: float | None = None
+        self._probed_s = -math.inf
+        self._is_logged = False
+
+    def check(self, now_s: float) -> bool:
+        """Return whether the process has stood still for too long. Call this while jobs run."""
+        is_stopped = self.resume()
+        if not is_stopped and not has_unread(self._channel):
+            self._since_s, self._is_logged = None, False
+            self._probe(now_s)
+            return False
+        if self._since_s is None:
+            self._since_s = now_s
+        return now_s - self._since_s >= PATIENCE_S
+
+    def resume(self) -> bool:
+        """Resume the process if a signal has stopped it, and return whether that was so."""
+        if process_state(self._pid) not in STOPPED:
+            return False
+        if not self._is_logged:
+            self._is_logged = True
+            log.warning("spawner-stands-still pid=%d", self._pid)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+        return True
+
+    def _probe(self, now_s: float) -> None:
+        if now_s < self._probed_s + PROBE_S:
+            return
+        self._probed_s = now_s
+        with contextlib.suppress(OSError):  # it has died, which who wants a sandbox finds out
+            self._channel.send(PROBE)
+
+
+def has_unread(channel: socket.socket) -> bool:
+    """Return whether the other end has not read all that was sent to it."""
+    try:
+        queued = fcntl.ioctl(channel.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return False
+    return bool(struct.unpack("i", queued)[0])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from termite.engine.host.process_state import process_state
-from termite.fuse.sandbox.server_standstill import PATIENCE_S, PROBE, PROBE_S, ServerStandstill
+from termite.fuse.sandbox.standstill import PATIENCE_S, PROBE, PROBE_S, ServerStandstill
 
 Stage = tuple[ServerStandstill, int, socket.socket]
 
