@@ -105,7 +105,12 @@ class _Coordinator:
             return
 
         async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-            return await self._answer(connection, message, peer_host=peer_host, own_host=own_host)
+            try:
+                return await self._answer(connection, message, peer_host=peer_host, own_host=own_host)
+            except UserError as error:
+                if error.reason is Reason.OTHER_PROTOCOL:
+                    self._complain(host, peer, error)
+                raise
 
         if not self._descriptors.has_room(PEER_DESCRIPTORS):
             log.warning("handshake-refused peer=%s reason=%s", peer, shortage_text())
@@ -116,7 +121,8 @@ class _Coordinator:
                 async with self._strangers.turn(stream):
                     identity = mint(self._config.secret, "coordinator", Role.COORDINATOR)
                     connection = await stack.enter_async_context(accepted(stream, identity, answer))
-                self._refused.pop(host, None)
+                if self._refused.get(host) is not Reason.OTHER_PROTOCOL:  # which only its messages show
+                    self._refused.pop(host, None)
                 self._strangers.forgive(peer_host)
                 await connection.lost.wait()
         except Dropped:

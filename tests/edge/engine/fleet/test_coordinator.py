@@ -110,10 +110,14 @@ async def test_a_silent_worker_is_dropped_and_masters_hear_of_it(caplog: pytest.
     assert "worker-lost worker=w" in caplog.text
 
 
-async def test_another_version_of_termite_is_told_so() -> None:
-    async with coordinator() as port, dialled(port) as connection:
-        with pytest.raises(UserError, match="speaks protocol"):
-            await connection.request(ListWorkers(PROTOCOL + 1, 0))
+async def test_another_version_of_termite_is_told_so_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with coordinator() as port:
+        for _ in range(2):  # a daemon connects again and again
+            async with dialled(port) as connection:
+                with pytest.raises(UserError, match="speaks protocol"):
+                    await connection.request(ListWorkers(PROTOCOL + 1, 0))
+    assert caplog.text.count("peer-refused") == 1
+    assert f"this daemon speaks {PROTOCOL + 1}" in caplog.text and "reason=other-protocol" in caplog.text
 
 
 async def test_what_a_coordinator_does_not_answer_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:

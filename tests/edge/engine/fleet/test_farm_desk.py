@@ -144,6 +144,7 @@ async def test_a_worker_that_left_or_answers_nonsense_harms_only_the_question() 
                 await asking.drain("w", is_drained=True)
 
 
+@pytest.mark.logs("peer-refused")
 async def test_another_version_is_told_so() -> None:
     async with coordinator() as place, registered(place, AskedWorker().answer) as connection:
         questions = (ListFarm(PROTOCOL + 1), GetWorkerReport(PROTOCOL + 1, "w"), DrainWorker(PROTOCOL + 1, "w", True))
