@@ -30,7 +30,7 @@ from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig
 from termite.engine.host import preflight
 from termite.engine.host.descriptors import raise_file_limit
 from termite.engine.host.log_tail import LogTail
-from termite.engine.host.machine import read_most_tasks
+from termite.engine.host.machine import read_most_tasks, usable_cores
 from termite.engine.host.meminfo import read_memory
 from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
@@ -277,12 +277,11 @@ def worker_parser(program: str) -> Parser:
         "As root, jobs run as users without privilege (see -user-base); otherwise as you.",
         "termite-worker -jobs 8 -secret secret.txt -coordinator buildhost",
     )
-    cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
     add(
         "--jobs",
         type=parse_positive,
-        default=2 * cores,
+        default=2 * usable_cores(),
         metavar="N",
         help="number of jobs at once, for all masters together",
     )

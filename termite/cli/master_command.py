@@ -31,6 +31,7 @@ from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host.log_tail import LogTail
+from termite.engine.host.machine import usable_cores
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import MasterConfig
@@ -137,7 +138,7 @@ def _embedded_worker(flags: argparse.Namespace, secret: bytes, listen: str, tail
 
     Raise UserError if this machine cannot run jobs.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     # The default is one more than there are cores: while a job waits for a file, another one
     # computes. The twice as many of a separate worker would be too many for this machine.
     jobs = flags.jobs or cores + 1

@@ -17,6 +17,7 @@ from termite.cli.doctor.finding import Finding, Level, failure_of
 from termite.cli.doctor.machine_checks import MACHINE
 from termite.cli.places import default_cache
 from termite.engine.errors import UserError
+from termite.engine.host.machine import usable_cores
 from termite.engine.host.meminfo import read_memory
 
 MIB = 1024**2
@@ -36,7 +37,7 @@ STA_UNSYNC = 0x40  # adjtimex(2)
 
 def check_room() -> Iterator[Finding]:
     """Yield the findings about the limits and the disks of this machine, and about its clock."""
-    slots = 2 * len(os.sched_getaffinity(0))
+    slots = 2 * usable_cores()
     yield judge_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1], slots)
     yield judge_processes(resource.getrlimit(resource.RLIMIT_NPROC)[0], _own_tasks(), slots)
     yield judge_memory(read_memory("MemAvailable"), read_memory("MemTotal"))

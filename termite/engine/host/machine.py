@@ -5,11 +5,13 @@ Reading them takes milliseconds, as the kernel measures each processor's clock f
 Therefore a daemon reads them once.
 """
 
+import math
 import os
 import pwd
 from hashlib import blake2b
 from pathlib import Path
 
+from termite.engine.host.own_cgroup import read_cpu_quota
 from termite.engine.model import MachineFacts
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -18,6 +20,7 @@ VOLATILE = frozenset(
     ("processor", "cpu MHz", "clock", "bogomips", "BogoMIPS", "core id", "apicid", "initial apicid", "physical id")
 )
 MODEL = ("model name", "cpu model", "cpu", "CPU part")  # of x86, MIPS, POWER and ARM
+MOST_CORES = 1 << 20  # without a quota
 LONGEST_NAME = 200  # characters of a text for people
 
 
@@ -37,6 +40,14 @@ def read_facts() -> MachineFacts:
         cores=len(os.sched_getaffinity(0)),
         cores_online=os.sysconf("SC_NPROCESSORS_ONLN"),
     )
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may keep busy, at least 1.
+
+    taskset(1) gives it certain cores, and a container or a service manager a share of their time.
+    """
+    return max(min(len(os.sched_getaffinity(0)), math.ceil(min(read_cpu_quota(), MOST_CORES))), 1)
 
 
 def user_name() -> str:

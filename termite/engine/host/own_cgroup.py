@@ -5,6 +5,7 @@ what happens to the processes of this worker, apart from the rest of the machine
 cgroups are known: each controller of version 1 has a mount, version 2 has one mount for all.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,33 @@ def delegated_group() -> Path | None:
         return found[0] if any(os.getxattr(found[0], mark) == b"1" for mark in marks) else None
     except OSError:  # a group of version 1, or one that is not ours
         return None
+
+
+def read_cpu_quota() -> float:
+    """Return how many cores our control groups let us keep busy; `inf` if they do not say."""
+    found = find_group("cpu")
+    return least_quota(*found) if found else math.inf
+
+
+def least_quota(group: Path, top: Path) -> float:
+    """Return the least quota of `group` and the groups above it, up to the mount point `top`.
+
+    Version 2 has `cpu.max`, with quota and period or "max", and version 1 a file for each, with -1
+    for none.
+    """
+    least = math.inf
+    for directory in (group, *group.parents):
+        if not directory.is_relative_to(top):
+            break
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            try:
+                words = [word for name in names for word in (directory / name).read_text().split()]
+                quota, period = (math.inf if word == "max" else int(word) for word in words)
+            except (OSError, ValueError):  # the other version, or the group at the top, which has no limit
+                continue
+            if quota > 0 and period > 0:
+                least = min(least, quota / period)
+    return least
 
 
 def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] | None:

@@ -39,7 +39,7 @@ PARSERS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
 }
 # Defaults that depend on the machine: the document describes them in words.
 COMPUTED = {
-    ("termite-worker", "jobs"): "twice the number of cores",
+    ("termite-worker", "jobs"): "twice the number of cores that it may use",
     ("termite-worker", "tmpdir"): "`$TMPDIR`, or else `/var/tmp`",
 }
 # Names that no user sets or meets as an environment variable.
