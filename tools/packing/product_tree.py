@@ -52,10 +52,21 @@ def make_product_tree(release: Release, wheel: Path, directory: Path) -> None:
     Raise PackingError if .venv does not have the pinned packages, or if a file needs a library that
     is neither in the tree nor in every system.
     """
-    packages = directory / SITE_PACKAGES
-    packages.mkdir(parents=True)
-    copy_packages(packages)
+    begin_tree(directory)
     _unpack_wheel(release, wheel, directory)
+    finish_tree(directory)
+
+
+def begin_tree(directory: Path) -> None:
+    """Make the directory of a tree, with all Python packages but termite."""
+    (directory / "bin").mkdir(parents=True)
+    (packages := directory / SITE_PACKAGES).mkdir(parents=True)
+    copy_packages(packages)
+
+
+def finish_tree(directory: Path) -> None:
+    """Add what does not come from termite, check the libraries, and compile all modules."""
+    packages = directory / SITE_PACKAGES
     (directory / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
     (directory / "bin" / "python3").symlink_to(f"/usr/bin/{PYTHON}")
     _strip_own(packages / "pyfuse3")
@@ -100,7 +111,6 @@ def _is_needed(name: str) -> bool:
 def _unpack_wheel(release: Release, wheel: Path, directory: Path) -> None:
     """Put the files of termite's wheel where pip would, with scripts that name no place."""
     programs = directory / "bin"
-    programs.mkdir()
     with zipfile.ZipFile(wheel) as file:
         for name in file.namelist():
             content = file.read(name)
@@ -109,7 +119,12 @@ def _unpack_wheel(release: Release, wheel: Path, directory: Path) -> None:
             elif _is_needed(name):
                 _write(directory / SITE_PACKAGES / name, content, 0o644)
         entry_points = file.read(f"termite-{release.version}.dist-info/entry_points.txt").decode()
-    (programs / "termite-shell").unlink()  # a wheel has no links
+    add_scripts(programs, entry_points)
+
+
+def add_scripts(programs: Path, entry_points: str) -> None:
+    """Add the commands in Python, which `entry_points` lists as a wheel does, and termite-shell."""
+    (programs / "termite-shell").unlink(missing_ok=True)  # a wheel has no links
     (programs / "termite-shell").symlink_to("termite")
     for name, script in _scripts(entry_points):
         _write(programs / name, script.encode(), 0o755)
