@@ -3,6 +3,7 @@
 * ctl.py, daemons.py, master_command.py and redo_program.py are commands; parser.py and flags.py
   read their words.
 * subcommands/ has the commands of termite-ctl, and says how to add one.
+* ssh_hosts/ makes other machines workers, over ssh.
 * doctor/ checks machines, and canonical/ builds trees at another path (`--at PATH`).
 * readers/ reads records and the live stream, display/ makes texts and screens of them, and web/
   makes pages; page_server/ has the parts of pages that need no web server.

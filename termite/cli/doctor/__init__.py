@@ -5,7 +5,7 @@
 * machine_checks.py, room_checks.py and own_files.py check this machine.
 * farm_checks.py checks the coordinator and each worker.
 * trial_jobs.py runs one real job through a lease.
-  own_worker.py runs a worker for such a job on this machine.
+  trial_place.py has its files, and own_worker.py runs a worker for such a job on this machine.
 
 Do not touch: each check yields findings and raises nothing, so that one fault hides no other.
 """

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -19,13 +18,11 @@ from termite.cli.doctor.own_files import check_own_files, check_secret
 from termite.cli.doctor.own_worker import LastLines, try_this_machine
 from termite.cli.doctor.room_checks import check_room
 from termite.cli.doctor.trial_jobs import trial_tree
+from termite.cli.doctor.trial_place import trial_place
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import raise_file_limit
-from termite.engine.private_directories import locked_directory, remove_leftovers, remove_tree
 from termite.engine.wire.addresses import split_address
-
-DIRECTORY_PREFIX = "termite-doctor-"
 
 
 def run_doctor(flags: Namespace) -> int:
@@ -106,7 +103,7 @@ async def _run_jobs(examination: Examination, farm: Farm | None) -> None:
     """Run a job on this machine, and on each worker of the farm."""
     with _quiet_log() as log:
         try:
-            with _own_directory() as directory, trial_tree(directory / "tree") as trial:
+            with trial_place() as directory, trial_tree(directory / "tree") as trial:
                 if examination.is_machine_fit:
                     examination.progress("running a job on this machine ...")
                     for finding in await try_this_machine(directory, trial, log):
@@ -117,19 +114,6 @@ async def _run_jobs(examination: Examination, farm: Farm | None) -> None:
         except (UserError, OSError) as error:
             text = error.message if isinstance(error, UserError) else f"no job can be tried: {error}"
             examination.note(Finding(MACHINE, "job", Level.FAILURE, text, f"make room in {default_tmpdir()}"))
-
-
-@contextmanager
-def _own_directory() -> Iterator[Path]:
-    """Make a directory for the job's files, and remove it at the end. Raise OSError."""
-    tmpdir = default_tmpdir()
-    remove_leftovers(tmpdir, DIRECTORY_PREFIX)
-    path, lock = locked_directory(tmpdir, DIRECTORY_PREFIX, 0o711 if os.geteuid() == 0 else 0o700)
-    try:
-        yield path
-    finally:
-        remove_tree(path)
-        os.close(lock)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from termite.cli.doctor.trial_jobs import (
     release_finding,
     try_worker,
 )
+from termite.cli.readers.host_list import AddedHost, added_hosts
 from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
 from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.host.machine import read_facts
@@ -53,6 +54,8 @@ async def check_farm(farm: Farm, trial: TrialTree, note: Note) -> None:
     if workers is None:
         return
     for finding in judge_list(farm.area, workers, read_facts().architecture):
+        note(finding)
+    for finding in judge_added_hosts(join_address(farm.host, farm.port), added_hosts(), workers):
         note(finding)
     room = trio.CapacityLimiter(AT_ONCE)
 
@@ -125,6 +128,18 @@ def judge_list(area: str, workers: tuple[ListedWorker, ...], architecture: str) 
         if theirs and theirs != architecture:
             text = f"its machine is {theirs}, this one is {architecture}: it gets no commands of this machine"
             yield Finding(name, "architecture", Level.WARNING, text, "use it from a machine of its own kind")
+
+
+def judge_added_hosts(
+    coordinator: str, hosts: tuple[AddedHost, ...], workers: tuple[ListedWorker, ...]
+) -> Iterator[Finding]:
+    """Yield a failure for each host that was added to this farm, and is not in its list."""
+    names = {worker.name for worker in workers}
+    for host in hosts:
+        if host.coordinator == coordinator and host.name not in names:
+            text = "you have added this host, and its worker is not registered"
+            mend = f"termite-ctl upgrade {host.address}; if it is gone: termite-ctl remove -forget {host.address}"
+            yield Finding(f"host {host.address}", "added", Level.FAILURE, text, mend)
 
 
 async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:

@@ -7,6 +7,7 @@
 * live_terminal.py follows a master, or a farm, on the whole terminal.
 * terminal_keys.py takes apart what a terminal sends while keys are pressed.
 * farm_follower.py follows the list of workers of a coordinator, and farm_questions.py asks it.
+* host_list.py has the list of the hosts that were added over ssh, and changes it for ../ssh_hosts/.
 
 Lines and screens are computed in ../display/.
 Do not touch: this room only reads records, and a coordinator or a master that is gone is no crash.

@@ -270,7 +270,7 @@ def own_names() -> set[str]:
     source = "\n".join(path.read_text() for path, _ in product_modules())
     below_cache = re.findall(r'(?:own_directory\(CACHE\)|cache\)) / f?"([\w-]+)', source)
     below_state = re.findall(r'own_directory\(STATE\) / f"\{tree_name\(root\)\}(\.\w+)"', source)
-    below_state += [f"/{name}" for name in re.findall(r'own_directory\(STATE\) / "(\w+)"', source)]
+    below_state += [f"/{name}" for name in re.findall(r'own_directory\(STATE\) / "([\w.]+)"', source)]
     below_state += [f"/records/TREE/{name}" for name in re.findall(r'records_directory\(root\) / "([\w-]+)"', source)]
     assert below_cache and below_state
     return (

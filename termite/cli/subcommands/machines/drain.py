@@ -5,18 +5,24 @@ from pathlib import Path
 
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
+from termite.engine.errors import UserError
 
 
 def add_worker_flags(parser: Parser) -> None:
     """Add the flags that name a worker, and the farm that it belongs to."""
     add = parser.add_argument
-    add("worker", metavar="WORKER", help="the name of a worker, as status and top show it")
+    add("worker", metavar="WORKER", help="the name of a worker, as status and top show it, or ssh://HOST")
     add("--coordinator", default="", metavar="HOST[:PORT]", help="the farm; default: that of the master of this tree")
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help="file with the secret of that farm")
 
 
 def drain_worker(flags: Namespace, *, is_drained: bool) -> int:
-    """Drain the worker that the flags name, or end that. Raise UserError if it cannot be asked."""
+    """Drain the worker that the flags name, or end that. Raise UserError if it cannot be asked.
+
+    A host that was added over ssh knows its farm. The flags then have its name and its farm.
+    """
+    if "://" in flags.worker:
+        _take_added_host(flags)
     if flags.coordinator:
         import trio
 
@@ -37,6 +43,16 @@ def drain_worker(flags: Namespace, *, is_drained: bool) -> int:
 
         connect_here().ask("drain", worker=flags.worker, drained=is_drained)
     return 0
+
+
+def _take_added_host(flags: Namespace) -> None:
+    from termite.cli.readers.host_list import parse_host_address, read_hosts
+
+    address = parse_host_address(flags.worker)
+    host = read_hosts().find(address.text)
+    if host is None:
+        raise UserError(f"{address.text} was not added", hint="termite-ctl ls shows those that were")
+    flags.worker, flags.coordinator, flags.secret = host.name, host.coordinator, Path(host.secret)
 
 
 def _run(flags: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""List all masters of this user, wherever their trees are."""
+"""List all masters of this user, wherever their trees are, and the hosts that he has added."""
 
 import json
 import time
@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 from termite.cli.client import Client, NoMaster, Reply
 from termite.cli.leftovers.footprints import is_elsewhere, living_places
 from termite.cli.parser import Parser
+from termite.cli.readers.host_list import AddedHost, added_hosts
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.wire.protocol.foreign_text import printable
@@ -39,6 +40,8 @@ def _run(flags: Namespace) -> int:
         print("\n".join(table_lines(masters, time.time())))
     else:
         print("no master of yours runs on this machine")
+    if not flags.json and (hosts := added_hosts()):
+        print("\n".join(["", *host_lines(hosts)]))
     return 0
 
 
@@ -78,6 +81,16 @@ def table_lines(masters: list[ListedMaster], now_s: float) -> list[str]:
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows]
 
 
+def host_lines(hosts: tuple[AddedHost, ...]) -> list[str]:
+    """Return a line for the heads of the columns, and one for each host that was added."""
+    width = max(len(host.address) for host in hosts)
+    heads = f"{'HOST':<{width}}  {'VERSION':<10}  COORDINATOR"
+    return [
+        heads,
+        *(f"{host.address:<{width}}  {host.release or 'unfinished':<10}  {host.coordinator}" for host in hosts),
+    ]
+
+
 def _since(master: ListedMaster, now_s: float) -> str:
     """Return the time of a master's start, with the date if that was long ago."""
     started_s = cast(float | None, (master.status or {}).get("started"))
@@ -96,4 +109,6 @@ def _jobs(master: ListedMaster) -> str:
     return f"{jobs['remote']} on workers, {here} here, {known}{jobs['running']} running"
 
 
-SUBCOMMAND = Subcommand("list all masters of yours on this machine: tree, process, since when, jobs", _run, _add_flags)
+SUBCOMMAND = Subcommand(
+    "list all masters of yours on this machine, and the hosts that you have added", _run, _add_flags
+)

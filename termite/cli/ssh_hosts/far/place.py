@@ -1,0 +1,89 @@
+"""The directory of a worker that was added over ssh, and the answers to the other side.
+
+Everything is in one directory below the user's home, so that nothing is left when it is removed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Answer = dict[str, Any]
+
+MARK = "termite-far-side "  # begins each line of an answer: start files of shells print other lines
+DIRECTORY = ".termite-worker"
+
+
+class FarRefusal(Exception):
+    """An error for the user, with a hint."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.text, self.hint = text, hint
+
+
+class WorkerPlace:
+    """The directory of the worker on this host."""
+
+    def __init__(self) -> None:
+        self.home = Path(os.path.expanduser("~"))
+        self.top = self.home / DIRECTORY
+        self.bundles, self.secret = self.top / "bundles", self.top / "secret.txt"
+        self.said, self.log = self.top / "start.log", self.top / "worker.log"
+        self.settings = self.top / "settings.json"
+
+    def make(self) -> None:
+        """Make the directory. Raise FarRefusal if another user could have made it."""
+        self.top.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+        status = self.top.lstat()
+        if self.top.is_symlink() or not self.top.is_dir() or status.st_uid != os.geteuid():
+            raise FarRefusal(f"{self.top} is no directory of this user", f"remove it there: rm {self.top}")
+
+    def read(self) -> Answer:
+        """Return the settings of the worker, or none if there is no worker."""
+        try:
+            found = json.loads(self.settings.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write(self, settings: Answer) -> None:
+        """Replace the settings."""
+        new = self.settings.with_suffix(".new")
+        new.write_text(json.dumps(settings))
+        new.replace(self.settings)
+
+    def program(self, digest: str, name: str) -> Path:
+        """Return a program of a bundle. Raise FarRefusal if the bundle is not here."""
+        found = sorted((self.bundles / digest).glob(f"*/bin/{name}"))
+        if not found:
+            raise FarRefusal(f"the bundle has no {name}", "give a bundle that `make dist` has built")
+        return found[0]
+
+
+def surroundings(place: WorkerPlace) -> dict[str, str]:
+    """Return the environment of termite's programs, whose files all lie in the one directory."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "NOTIFY_", "XDG_"))}
+    return {**kept, "XDG_STATE_HOME": str(place.top / "state"), "XDG_CACHE_HOME": str(place.top / "cache")}
+
+
+@contextlib.contextmanager
+def locked(place: WorkerPlace) -> Iterator[None]:
+    """Let one change of the worker go on at a time. Raise FarRefusal if another one does."""
+    place.make()
+    fd = os.open(place.top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise FarRefusal("another termite-ctl changes the worker there now", "try again when it has ended") from error
+    finally:
+        os.close(fd)
+
+
+def send_line(message: Answer) -> None:
+    """Print an answer. If nobody reads it, the connection has ended: this raises OSError."""
+    print(MARK + json.dumps(message), flush=True)

@@ -1,0 +1,128 @@
+"""Run the far side on a host over ssh: send one request, and wait for its answer.
+
+The system's ssh is used as the user has set it up: keys, host keys, jumps and names are those of
+its own files. Nothing is asked at a terminal. The secret goes through standard input only.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from termite.cli.readers.host_list import HostAddress
+from termite.cli.ssh_hosts.far.place import MARK, Answer
+from termite.cli.ssh_hosts.ssh_faults import no_python_error, ssh_error
+from termite.engine.errors import UserError
+
+PYTHON = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # as bundles name it
+OPTIONS = ("-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
+SSH_FAILED = 255
+# In the order of their imports: each module finds the earlier ones as if they were installed.
+MODULES = ("place", "bundle_files", "user_services", "far_worker", "far_program")
+_FAR = "termite.cli.ssh_hosts.far"
+# The user's shell may be any: there is no quote, dollar or exclamation mark inside the quotes. The
+# first line of the input is the length of the program that follows.
+_COMMAND = (
+    f"exec /bin/sh -c 'test -x {PYTHON} || "
+    f"{{ echo {MARK}no-python `uname -m` `/usr/bin/python3 -V 2>&1`; exit 97; }}; "
+    f'exec {PYTHON} -I -S -c "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"\''
+)
+_LOADER = """\
+import sys, types
+for name, text in {modules!r}:
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+module.main()
+"""
+
+Note = Callable[[str], None]
+
+
+def far_program() -> bytes:
+    """Return the far side as one program."""
+    folder = Path(__file__).with_name("far")
+    modules = [(f"{_FAR}.{name}", (folder / f"{name}.py").read_text()) for name in MODULES]
+    return _LOADER.format(modules=modules).encode()
+
+
+def ask_host(
+    address: HostAddress, request: Answer, note: Note, *, secret: bytes = b"", bundle: Path | None = None
+) -> Answer:
+    """Let the far side answer a request, and return the answer. `note` gets lines about its work.
+
+    Raise UserError if the host cannot be reached, or refuses.
+    """
+    size = bundle.stat().st_size if bundle else 0
+    program = far_program()
+    whole = {**request, "secret_bytes": len(secret), "bundle_bytes": size}
+    head = b"%d\n%s%s\n%s" % (len(program), program, json.dumps(whole).encode(), secret)
+    command = ["ssh", *OPTIONS, *address.words, _COMMAND]
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except FileNotFoundError as error:
+            raise UserError("there is no program ssh", hint="Debian: apt-get install openssh-client") from error
+        with process:
+            assert process.stdin is not None and process.stdout is not None
+            feeder = threading.Thread(target=_feed, args=(process.stdin, head, bundle), daemon=True)
+            feeder.start()
+            try:
+                answer = _read_answer(address, process.stdout, note)
+            except BaseException:
+                process.terminate()
+                raise
+            code = process.wait()
+            feeder.join()
+        if answer is not None:
+            return answer
+        errors.seek(0)
+        raise ssh_error(address, code, errors.read().decode(errors="replace"))
+
+
+def _feed(stdin: IO[bytes], head: bytes, bundle: Path | None) -> None:
+    """Write the input of ssh. If it ends before, its answer says why."""
+    with suppress(OSError), stdin:
+        stdin.write(head)
+        if bundle is not None:
+            with bundle.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    stdin.write(piece)
+
+
+def _read_answer(address: HostAddress, stdout: IO[bytes], note: Note) -> Answer | None:
+    """Return the answer, or None if the connection ends without one. Raise UserError."""
+    answer: Answer | None = None
+    for line in stdout:
+        text = line.decode(errors="replace").rstrip("\n")
+        if not text.startswith(MARK):
+            continue
+        if (error := no_python_error(address, PYTHON, text.removeprefix(MARK))) is not None:
+            raise error
+        message = _parse(text.removeprefix(MARK))
+        if "error" in message:
+            raise UserError(f"{address.text}: {message['error']}", hint=str(message.get("hint", "")))
+        if isinstance(message.get("done"), dict):
+            answer = message["done"]
+        elif "note" in message:
+            note(str(message["note"]))
+    return answer
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text)
+    except ValueError:  # a host may answer anything
+        return {}
+    return message if isinstance(message, dict) else {}

@@ -1,0 +1,205 @@
+"""Bring a worker to a host, replace it and take it away: the steps of add, upgrade and remove."""
+
+import getpass
+import ipaddress
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from termite.cli.amounts import size_text
+from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
+from termite.cli.ssh_hosts.bundle_source import Bundle, find_bundle
+from termite.cli.ssh_hosts.far.place import Answer
+from termite.cli.ssh_hosts.far_request import ask_host
+from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker, check_farm_answers, read_farm, try_worker_of
+from termite.engine.errors import Reason, UserError
+from termite.engine.wire.addresses import join_address
+from termite.engine.wire.protocol.foreign_text import printable
+
+REGISTER_S = (3.0, 5.0, 12.0)  # a worker tries again every few seconds; between these times its log is read
+FINAL = (Reason.OTHER_PROTOCOL, Reason.CLOCKS_DIFFER, Reason.NOT_TRUSTED)
+_REFUSED = re.compile(r"coordinator-missing coordinator=(\S+) detail=(.*) reason=(\S+)")
+_ENDS = {
+    "service": "it is a service of the user there",
+    "detached": "it ends when that machine restarts, and `termite-ctl upgrade` starts it again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host that we change: its address, our own id in its settings, and the lines for people."""
+
+    address: HostAddress
+    owner_id: str
+
+    def say(self, line: str) -> None:
+        """Print a line about this host."""
+        print(f"{self.address.text}: {printable(line)}", flush=True)
+
+    def ask(self, action: str, *, secret: bytes = b"", bundle: Path | None = None, **more: object) -> Answer:
+        """Let the far side do something. Raise UserError if it cannot be reached, or refuses."""
+        return ask_host(self.address, {"action": action, **more}, self.say, secret=secret, bundle=bundle)
+
+    def look(self) -> Answer:
+        """Return the facts of the host. Raise UserError if the worker there is not ours."""
+        facts = self.ask("look")
+        if facts["owner_id"] not in ("", self.owner_id):
+            raise UserError(
+                f"{self.address.text}: the worker of this user there was added by {printable(str(facts['owner']))}",
+                hint="remove it from where it was added, or add the host as another user: ssh://USER@HOST",
+            )
+        return facts
+
+
+def add_host(address: HostAddress, farm: FarmOfHost, entry: AddedHost, named: Path | None, words: list[str]) -> None:
+    """Make a host a worker of a farm, with more flags of the worker, `words`.
+
+    `named` is the bundle, or None for one of our own. If anything fails, nothing is left there.
+    Raise UserError.
+    """
+    with changed_hosts() as box:
+        if box[0].find(entry.address):
+            raise UserError(f"{entry.address} was added already", hint="termite-ctl upgrade, or remove it first")
+        owner_id = box[0].owner_id
+    check_farm_answers(farm)
+    host = Host(address, owner_id)
+    facts = host.look()
+    bundle = find_bundle(named)
+    flags = ("-coordinator", coordinator_from(facts["peer"], farm), "-name", address.name, *words)
+    _note(entry)
+    with _undone_if_it_fails(host):
+        if facts["is_running"]:  # of an earlier attempt
+            host.ask("stop", wait_s=0)
+        _send(host, facts, bundle)
+        way = _start(host, farm, bundle.digest, flags)
+        tried = _wait_for_job(host, farm)
+    _note(AddedHost(entry.address, entry.coordinator, entry.secret, flags, bundle.release, bundle.digest))
+    host.say(f"{_can_do(facts, tried)}; {_ENDS[way]}")
+
+
+def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
+    """Replace the termite of a host. Jobs that run there go on to their ends, for up to `wait_s`.
+
+    If the new one cannot run or gets no job, the earlier one runs again. Raise UserError.
+    """
+    farm = read_farm(entry.coordinator, Path(entry.secret))
+    check_farm_answers(farm)
+    host = Host(parse_host_address(entry.address), read_hosts().owner_id)
+    facts = host.look()
+    if facts["digest"] == bundle.digest and facts["is_running"]:
+        host.say(f"has this termite {bundle.release} already")
+        return
+    _send(host, facts, bundle)
+    for text, mend in host.ask("examine", digest=bundle.digest)["failures"]:
+        host.ask("tidy", digest=facts["digest"])
+        raise UserError(f"{entry.address}: termite {bundle.release} cannot run there: {text}", hint=mend)
+    host.ask("stop", wait_s=wait_s)
+    try:
+        way = _start(host, farm, bundle.digest, entry.flags)
+        tried = _wait_for_job(host, farm)
+    except UserError as error:
+        if facts["digest"] in facts["has"] and facts["digest"] != bundle.digest:
+            host.ask("stop", wait_s=0)
+            _start(host, farm, facts["digest"], entry.flags)
+            host.ask("tidy", digest=facts["digest"])
+            host.say(f"termite {entry.release or 'of before'} runs there again")
+        raise error
+    host.ask("tidy", digest=bundle.digest)
+    _note(AddedHost(entry.address, entry.coordinator, entry.secret, entry.flags, bundle.release, bundle.digest))
+    host.say(f"termite {bundle.release}; {_can_do(facts, tried)}; {_ENDS[way]}")
+
+
+def remove_host(address: HostAddress, wait_s: float) -> None:
+    """End the worker of a host after its jobs, and remove everything there. Raise UserError."""
+    host = Host(address, read_hosts().owner_id)
+    facts = host.look()
+    if not facts["owner_id"] and not read_hosts().find(address.text):
+        raise UserError(f"{address.text} was not added", hint="termite-ctl ls shows those that were")
+    host.ask("clean", wait_s=wait_s)
+    forget_host(address)
+
+
+def forget_host(address: HostAddress) -> None:
+    """Remove a host from the list."""
+    with changed_hosts() as box:
+        box[0] = box[0].without(address.text)
+
+
+def coordinator_from(peer: str, farm: FarmOfHost) -> str:
+    """Return the address by which a host reaches the coordinator.
+
+    `peer` is the address from which the host sees us. A coordinator on this machine is there.
+    """
+    return join_address(peer, farm.port) if peer and _is_loopback(farm.host) else farm.text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _note(entry: AddedHost) -> None:
+    with changed_hosts() as box:
+        box[0] = box[0].with_host(entry)
+
+
+@contextmanager
+def _undone_if_it_fails(host: Host) -> Iterator[None]:
+    """Remove everything from the host if the block fails. Otherwise it stays in the list."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        try:
+            host.ask("clean", wait_s=0)
+        except UserError as error:
+            host.say(f"what was begun there could not be undone: {error.message}; termite-ctl remove does it later")
+        else:
+            forget_host(host.address)
+        raise
+
+
+def _send(host: Host, facts: Answer, bundle: Bundle) -> None:
+    """Send the bundle, unless the host has it. Raise UserError if it cannot run there."""
+    if facts["architecture"] != bundle.machine:
+        raise UserError(
+            f"{host.address.text}: that machine is {facts['architecture']}, and the bundle is for {bundle.machine}",
+            hint="a farm for it has masters of its kind: add it from such a machine",
+        )
+    if bundle.digest not in facts["has"]:
+        host.say(f"gets termite {bundle.release}, {size_text(bundle.path.stat().st_size)}")
+        host.ask("install", bundle=bundle.path, digest=bundle.digest)
+
+
+def _start(host: Host, farm: FarmOfHost, digest: str, flags: tuple[str, ...]) -> str:
+    """Start the worker, and return how it runs."""
+    owner = f"{getpass.getuser()}@{os.uname().nodename}"
+    started = host.ask("start", secret=farm.secret, digest=digest, flags=flags, owner=owner, owner_id=host.owner_id)
+    return str(started["way"])
+
+
+def _wait_for_job(host: Host, farm: FarmOfHost) -> TriedWorker:
+    """Wait until the worker has run a job. Otherwise raise UserError with what its log says."""
+    why = ""
+    for limit_s in REGISTER_S:
+        if (tried := try_worker_of(farm, host.address.name, limit_s)) is not None:
+            return tried
+        found = [match for line in host.ask("log")["log"] if (match := _REFUSED.search(line))]
+        why = f": {printable(found[-1][2])}" if found else ""
+        if found and found[-1][3] in FINAL:
+            break
+    raise UserError(
+        f"{host.address.text}: its worker does not reach the coordinator{why}",
+        hint="name the coordinator with -coordinator as that machine knows it, and see firewalls for its port",
+    )
+
+
+def _can_do(facts: Answer, tried: TriedWorker) -> str:
+    """Return what a host can do, for people."""
+    memory = size_text(facts["memory_bytes"])
+    machine = f"{facts['cores']} cores, {memory} of memory, {facts['architecture']}, Linux {facts['kernel']}"
+    return f"takes jobs in {tried.listed.slots} slots: {machine}; {tried.finding.text}"

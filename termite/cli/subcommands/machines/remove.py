@@ -1,0 +1,37 @@
+"""End the worker of a machine that was added over ssh, and remove everything there."""
+
+from argparse import Namespace
+
+from termite.cli.parser import Parser
+from termite.cli.subcommands.machines.upgrade import add_wait_flag
+from termite.cli.subcommands.registry import Subcommand
+
+
+def _add_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("host", metavar="HOST", help="the machine: ssh://[USER@]HOST[:PORT]")
+    add("--forget", action="store_true", help="only remove it from the list, because it is gone")
+    add_wait_flag(parser)
+
+
+def _run(flags: Namespace) -> int:
+    from termite.cli.readers.host_list import parse_host_address
+    from termite.cli.ssh_hosts.host_worker import forget_host, remove_host
+
+    address = parse_host_address(flags.host)
+    if flags.forget:
+        forget_host(address)
+        print(f"{address.text} is in the list no more")
+    else:
+        remove_host(address, flags.wait)
+        print(f"{address.text} is a worker no more, and nothing is left there")
+    return 0
+
+
+SUBCOMMAND = Subcommand(
+    "end the worker of a machine that was added, and leave nothing there",
+    _run,
+    _add_flags,
+    more="Its jobs go on to their ends first.",
+    example="termite-ctl remove ssh://me@alpha",
+)

@@ -1,0 +1,225 @@
+"""The far side of `termite-ctl add` installs, runs and removes a worker on a host.
+
+A program `ssh` runs it on this machine, in a home of its own. Bundles have small shell scripts in
+place of termite.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from termite.cli.readers.host_list import HostAddress
+from termite.cli.ssh_hosts.bundle_source import read_bundle
+from termite.cli.ssh_hosts.far_request import ask_host
+from termite.engine.errors import UserError
+
+ADDRESS = HostAddress("me", "alpha", 22)
+SECRET = b"0123456789abcdef" * 4
+SSH = """\
+#!/bin/sh
+{ printf '%s\\n' "$@"; env; } >>"$RECORD"
+echo "a start file of the shell greets"
+for last; do :; done
+set -- HOME="$FAR_HOME" PATH="$FAR_PATH" STATE="$FAR_HOME.state" SSH_CONNECTION='10.0.0.5 1 10.0.0.6 22'
+exec env -i "$@" sh -c "$last"
+"""
+WORKER = """\
+#!/bin/sh
+trap 'exit 0' USR2 TERM
+echo "$@" >"$XDG_STATE_HOME.words"
+echo "termite-worker: listens on 0.0.0.0:1235"
+while :; do sleep 0.05; done
+"""
+UNFIT_WORKER = """\
+#!/bin/sh
+echo "termite-worker: there is no /dev/fuse" >&2
+echo "termite-worker: as root: modprobe fuse" >&2
+exit 100
+"""
+# It knows what systemd would: the process of the unit, and whether the user's services linger.
+SYSTEMCTL = """\
+#!/bin/sh
+unit=$HOME/.config/systemd/user/termite-worker.service
+case "$*" in
+"--user show-environment" | "--user daemon-reload") ;;
+"--user enable --now termite-worker.service")
+    export $(sed -n 's/^Environment="\\(.*\\)"$/\\1/p' "$unit")
+    eval "setsid $(sed -n 's/^ExecStart=//p' "$unit") >>'$HOME/.termite-worker/start.log' 2>&1 </dev/null &"
+    echo $! >"$STATE.pid" ;;
+"--user is-active termite-worker.service")
+    kill -0 $(cat "$STATE.pid") 2>/dev/null && echo active || { echo inactive; exit 3; } ;;
+"--user kill --kill-who=main --signal="*)
+    number=${4#--signal=}; kill -$number $(cat "$STATE.pid") ;;
+"--user disable --now termite-worker.service") kill $(cat "$STATE.pid") 2>/dev/null ;;
+*) echo "unknown: $*" >&2; exit 1 ;;
+esac
+"""
+LOGINCTL = """\
+#!/bin/sh
+case "$*" in
+show-user*) [ -e "$STATE.lingers" ] && echo yes || echo no ;;
+*enable-linger*) >"$STATE.lingers" ;;
+*disable-linger*) rm "$STATE.lingers" ;;
+esac
+"""
+
+
+class FarHost:
+    """A host whose home is a directory here."""
+
+    def __init__(self, top: Path) -> None:
+        self.home, self.programs, self.record = top / "home", top / "programs", top / "record"
+        self.home.mkdir()
+        self.programs.mkdir()
+        self.worker_place = self.home / ".termite-worker"
+        self.notes: list[str] = []
+
+    def give(self, name: str, script: str) -> None:
+        """Give the host a program."""
+        (self.programs / name).write_text(script)
+        (self.programs / name).chmod(0o755)
+
+    def ask(self, action: str, secret: bytes = b"", bundle: Path | None = None, **more: object) -> dict[str, object]:
+        return ask_host(ADDRESS, {"action": action, **more}, self.notes.append, secret=secret, bundle=bundle)
+
+    def start(self, digest: str) -> dict[str, object]:
+        return self.ask("start", SECRET, digest=digest, flags=["-jobs", "2"], owner="me@here", owner_id="mine")
+
+    def install(self, bundle: Path) -> str:
+        digest = hashlib.sha256(bundle.read_bytes()).hexdigest()
+        self.ask("install", bundle=bundle, digest=digest)
+        return digest
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHost]:
+    """Yield a host without systemd. A test that fails leaves no worker there."""
+    far = FarHost(tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "ssh").write_text(SSH)
+    (here / "ssh").chmod(0o755)
+    for name, value in (
+        ("PATH", f"{here}:{os.environ['PATH']}"),
+        ("RECORD", str(far.record)),
+        ("FAR_HOME", str(far.home)),
+        ("FAR_PATH", f"{far.programs}:/usr/bin:/bin"),
+    ):
+        monkeypatch.setenv(name, value)
+    far.give("systemctl", "#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n")
+    yield far
+    if (far.worker_place / "settings.json").exists():
+        far.ask("clean", wait_s=0)
+
+
+def a_bundle(path: Path, worker: str, more: str = "") -> Path:
+    """Pack a bundle with this worker; `more` makes another one of it."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in (("termite-worker", worker), ("README", more)):
+            entry = tarfile.TarInfo(f"termite-9/bin/{name}")
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content.encode()))
+    return path
+
+
+def test_a_worker_is_started_drained_and_removed_with_everything(host: FarHost, tmp_path: Path) -> None:
+    facts = host.ask("look")
+    assert (facts["has"], facts["peer"], facts["owner_id"], facts["is_running"]) == ([], "10.0.0.5", "", False)
+    assert list(host.home.iterdir()) == []  # a look changes nothing
+    first = host.install(a_bundle(tmp_path / "first.tar.gz", WORKER))
+    assert host.start(first) == {"way": "detached"}
+    facts = host.ask("look")
+    assert (facts["has"], facts["owner_id"], facts["digest"], facts["is_running"]) == ([first], "mine", first, True)
+    place = host.worker_place
+    assert stat.S_IMODE((place / "secret.txt").stat().st_mode) == 0o600
+    assert (place / "secret.txt").read_bytes() == SECRET
+    assert (
+        (place / "state.words").read_text().startswith(f"-jobs 2 -secret {place}/secret.txt -cachedir {place}/cache ")
+    )
+    assert SECRET not in host.record.read_bytes()  # argv and environment of ssh
+    with pytest.raises(UserError, match="a worker that was added before runs there"):
+        host.start(first)
+    second = host.install(a_bundle(tmp_path / "second.tar.gz", WORKER, "another"))
+    host.ask("stop", wait_s=60)
+    assert not host.ask("look")["is_running"]
+    host.start(second)
+    host.ask("tidy", digest=second)
+    assert host.ask("look")["has"] == [second]
+    (place / "cache").mkdir()
+    (place / "cache" / "closed").mkdir(mode=0)
+    host.ask("clean", wait_s=0)
+    assert list(host.home.iterdir()) == []
+
+
+def test_a_worker_is_a_service_if_the_user_has_a_systemd_that_outlives_him(host: FarHost, tmp_path: Path) -> None:
+    host.give("systemctl", SYSTEMCTL)
+    host.give("loginctl", LOGINCTL)
+    digest = host.install(a_bundle(tmp_path / "bundle.tar.gz", WORKER))
+    assert host.start(digest) == {"way": "service"}
+    unit = host.home / ".config/systemd/user/termite-worker.service"
+    if shutil.which("systemd-analyze"):
+        env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+        words = ["systemd-analyze", "--user", "verify", str(unit)]
+        verified = subprocess.run(words, capture_output=True, text=True, env=env)
+        assert (verified.returncode, "termite-worker" in verified.stderr) == (0, False), verified
+    assert host.ask("look")["is_running"]
+    host.ask("stop", wait_s=60)
+    assert not host.ask("look")["is_running"]
+    host.start(digest)  # it lingers now, and the host still knows who has let it
+    assert (tmp_path / "home.state.lingers").exists()
+    host.ask("clean", wait_s=0)
+    assert list(host.home.iterdir()) == [] and not (tmp_path / "home.state.lingers").exists()
+
+
+def test_a_worker_that_does_not_start_is_named_with_what_it_says(host: FarHost, tmp_path: Path) -> None:
+    digest = host.install(a_bundle(tmp_path / "bundle.tar.gz", UNFIT_WORKER))
+    with pytest.raises(UserError) as refused:
+        host.start(digest)
+    assert refused.value.message == "ssh://me@alpha:22: the worker does not start: there is no /dev/fuse"
+    assert refused.value.hint == "as root: modprobe fuse"
+
+
+@pytest.mark.parametrize("cut", [0, 50, 100])
+def test_a_bundle_that_comes_damaged_or_cut_off_is_not_kept(host: FarHost, tmp_path: Path, cut: int) -> None:
+    bundle = a_bundle(tmp_path / "bundle.tar.gz", WORKER)
+    digest = hashlib.sha256(bundle.read_bytes()).hexdigest()
+    content = bundle.read_bytes()
+    bundle.write_bytes(content[: len(content) * cut // 100] + b"\0" * (cut == 100))
+    with pytest.raises(UserError, match=r"damaged|cannot be unpacked"):
+        host.ask("install", bundle=bundle, digest=digest)
+    assert list((host.worker_place / "bundles").iterdir()) == []
+
+
+def test_what_another_has_put_in_the_way_is_refused(host: FarHost, tmp_path: Path) -> None:
+    host.worker_place.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is no directory of this user"):
+        host.ask("clean", wait_s=0)
+    host.worker_place.unlink()
+    host.worker_place.mkdir(0o700)
+    held = os.open(host.worker_place, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another termite-ctl changes the worker"):
+            host.ask("clean", wait_s=0)
+    finally:
+        os.close(held)
+
+
+def test_a_file_that_is_no_bundle_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "text.tar.gz").write_text("no archive")
+    with tarfile.open(tmp_path / "other.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("gcc-12/README"))
+    for name in ("text.tar.gz", "other.tar", "missing"):
+        with pytest.raises(UserError, match="is no bundle"):
+            read_bundle(tmp_path / name)
+    bundle = read_bundle(a_bundle(tmp_path / "termite-9-linux-riscv64.tar.gz", WORKER))
+    assert (bundle.release, bundle.machine) == ("9", "riscv64")
