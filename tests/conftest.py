@@ -39,6 +39,7 @@ LONG_FILES = (
     "tests/e2e/test_frozen.py",
     "tests/e2e/test_temporary_files.py",
     "tests/front_ends/test_languages.py",
+    "tests/e2e/test_added_hosts.py",
     "tests/e2e/test_doctor_farm.py",
     "tests/e2e/test_failures.py",
     "tests/front_ends/test_make_suite.py",
