@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
 from tests.e2e.places import CHECKOUT, Place
+from tests.e2e.sshd import SSHD, sshd
 from tests.e2e.test_hosts import ip
 from tests.e2e.waiting import wait_until
 from tests.shown_commands import DOCUMENTS, How, ShownCommands, shown_commands
@@ -127,6 +128,12 @@ def new_home(where: Place, document: Path) -> Path:
 def test_the_commands_of_a_document_work_and_print_what_it_shows(document: Path, machine: Place) -> None:
     home = new_home(machine, document)
     with ExitStack() as stack:
+        if "ssh://" in document.read_text():
+            if not Path(SSHD).exists():
+                pytest.skip("sshd is not installed: sh tools/setup.sh tests")
+            host = stack.enter_context(sshd(machine, "127.0.0.1", 22))
+            host.trusts(machine)
+            host.is_known_to(machine, "buildhost")
         reader = Reader(machine, home, stack)
         stack.callback(reader.leave)
         for each in shown_commands(document.read_text()):
