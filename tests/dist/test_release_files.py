@@ -206,6 +206,16 @@ def files_below(root: Path) -> dict[str, bytes]:
     }
 
 
+def assert_can_be_sent(tree: Path, cache: Path) -> None:
+    """Check that an installed termite packs itself as a bundle for `termite-ctl add`."""
+    script = "from termite.cli.ssh_hosts.bundle_source import find_bundle; print(find_bundle(None).path)"
+    words, env = [str(tree / "bin" / "python3"), "-c", script], {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    said = subprocess.run(words, capture_output=True, text=True, check=True, env=env, cwd="/")
+    with tarfile.open(said.stdout.strip()) as archive:
+        packed = {entry.name.partition("/")[2] for entry in archive}
+    assert packed == {str(path.relative_to(tree)) for path in tree.rglob("*")}
+
+
 @needs_dpkg
 def test_a_package_installs_into_a_bare_root_and_purge_leaves_nothing(
     builds: tuple[Path, Path], tmp_path: Path
@@ -230,6 +240,7 @@ def test_a_package_installs_into_a_bare_root_and_purge_leaves_nothing(
     for name in ("termite-ctl", "termite-worker"):
         said = subprocess.run([root / "usr/bin" / name, "--version"], capture_output=True, text=True, check=True)
         assert said.stdout.strip() == f"{name} {__version__}"
+    assert_can_be_sent(root / "usr/lib/termite", tmp_path / "cache")
     assert "termite:" in (root / "etc/passwd").read_text()
     for name in ("usr/share/man/man1/termite-worker.1.gz", "usr/share/bash-completion/completions/termite-ctl"):
         assert (root / name).is_file()
