@@ -85,6 +85,8 @@ def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
 
     If the new one cannot run or gets no job, the earlier one runs again. Raise UserError.
     """
+    if not entry.flags:
+        raise UserError(f"{entry.address} was not added to the end", hint="termite-ctl remove, and add it again")
     farm = read_farm(entry.coordinator, Path(entry.secret))
     check_farm_answers(farm)
     host = Host(parse_host_address(entry.address), read_hosts().owner_id)

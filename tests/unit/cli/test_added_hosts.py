@@ -7,11 +7,12 @@ import pytest
 
 from termite.cli.doctor.farm_checks import judge_added_hosts
 from termite.cli.readers.host_list import AddedHost, HostAddress, HostList, parse_host_address
+from termite.cli.ssh_hosts.bundle_source import Bundle
 from termite.cli.ssh_hosts.far.place import WorkerPlace
 from termite.cli.ssh_hosts.far.user_services import quoted, unit_text
 from termite.cli.ssh_hosts.far_request import PYTHON
 from termite.cli.ssh_hosts.host_trial import FarmOfHost
-from termite.cli.ssh_hosts.host_worker import coordinator_from
+from termite.cli.ssh_hosts.host_worker import coordinator_from, upgrade_host
 from termite.cli.ssh_hosts.ssh_faults import no_python_error, ssh_error
 from termite.cli.subcommands.masters.ls import host_lines
 from termite.engine.errors import UserError
@@ -65,6 +66,11 @@ def test_a_list_keeps_one_entry_for_each_host() -> None:
         "ssh://a  unfinished  farm:1233",
         "ssh://b  2           farm:1233",
     ]
+
+
+def test_a_host_whose_adding_was_cut_off_is_not_upgraded() -> None:
+    with pytest.raises(UserError, match="was not added to the end"):
+        upgrade_host(AddedHost("ssh://a", "farm:1233", "/secret"), Bundle(Path("b"), "", "", ""), 0.0)
 
 
 def test_an_added_host_that_is_not_registered_is_a_failure_of_its_own_farm() -> None:
