@@ -4,8 +4,6 @@ import html
 import json
 import re
 import signal
-import subprocess
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import pytest
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
 from tests.e2e.cluster import Tree
+from tests.e2e.page_reader import pages_of_tree
 
 Page = Callable[[str], str]
 
@@ -22,23 +21,8 @@ Page = Callable[[str], str]
 @contextmanager
 def pages(tree: Tree) -> Iterator[Page]:
     """Serve the pages of a tree; yield a function that returns the content of a path."""
-    command = [tree.where.termite("termite-ctl"), "web", "-http", "0"]
-    with tree.where.start(command, tree.path, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(rb"(http://127\.0\.0\.1:\d+)/\?token=(\S+)", process.stdout.readline())
-            assert found
-            address, token = found[1].decode(), found[2].decode()
-
-            def ask(path: str) -> str:
-                request = urllib.request.Request(address + path, headers={"Authorization": f"Bearer {token}"})
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return str(answer.read().decode())
-
-            yield ask
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(10)
+    with pages_of_tree(tree) as reader:
+        yield reader.page
 
 
 def check_views(tree: Tree, build: BuildRecord, jobs: list[JobRecord]) -> None:

@@ -1,21 +1,27 @@
 """Several hosts, each in a network namespace of its own, joined by veth through a bridge."""
 
+import itertools
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster, Tree, cluster, new_tree
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
+from tests.e2e.cluster import Cluster, Tree, ancestors, cluster, daemon, new_tree, processes_running
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
 from tests.e2e.page_reader import pages_of, rows_of_page
 from tests.e2e.places import COMMANDS, Place, held
+from tests.e2e.shown_builds import check_views
 from tests.e2e.snapshot import snapshot
+from tests.e2e.test_records import SLACK_S, last_build, the
 from tests.e2e.waiting import wait_until
 
 pytestmark = needs_root
@@ -44,23 +50,30 @@ def ip(pid: int, words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def four_hosts(make_place: MakePlace) -> Iterator[Cluster]:
-    """Yield four hosts: a user's master and coordinator, workers of root and of a user."""
+def five_hosts(make_place: MakePlace) -> Iterator[tuple[Cluster, Place]]:
+    """Yield four hosts, a user's master and coordinator, workers of root and of a user; and a fifth of root."""
     with (
         make_place("ordinary", network=True) as home,
+        make_place("root", network=True) as other,
         make_place("ordinary", network=True) as middle,
         make_place("root", network=True) as rooted,
         make_place("ordinary", network=True) as rootless,
-        bridged([home, middle, rooted, rootless]) as addresses,
+        bridged([home, middle, rooted, rootless, other]) as addresses,
         cluster(
             new_tree(home),
             [rooted, rootless],
+            jobs=3,
             coordinator_at=middle,
             host=addresses[1],
             coordinator_flags=("-http", "0"),
         ) as whole,
     ):
-        yield whole
+        yield whole, other
+
+
+@pytest.fixture(scope="module")
+def four_hosts(five_hosts: tuple[Cluster, Place]) -> Cluster:
+    return five_hosts[0]
 
 
 def copied(pristine: Path, where: Place) -> Path:
@@ -109,7 +122,7 @@ def test_pages_show_and_drain_workers_on_other_hosts(four_hosts: Cluster) -> Non
     ]  # fmt: skip
     for name in ("w1", "w2"):  # of root and of an ordinary user
         (lease,) = [row for row in rows_of_page(pages.page(f"/worker/{name}")) if len(row) == 6 and row[0] != "user"]
-        assert lease[0] == f"builder@{os.uname().nodename}" and lease[2] == "0 of 2" and int(lease[3]) > 0
+        assert lease[0] == f"builder@{os.uname().nodename}" and lease[2] == "0 of 3" and int(lease[3]) > 0
     flags = ("-coordinator", four_hosts.address, "-secret", str(four_hosts.secret))
     assert tree.ctl("drain", "w1", *flags).code == 0
     wait_until(lambda: tree.status()["drained"] == ["w1"], "the master knows it")
@@ -118,6 +131,92 @@ def test_pages_show_and_drain_workers_on_other_hosts(four_hosts: Cluster) -> Non
     assert four_hosts.jobs_by_worker() == {"w2": before + 4}
     assert "drained: it takes no new jobs" in pages.page("/worker/w1")
     assert tree.ctl("undrain", "w1", *flags).code == 0
+
+
+@pytest.mark.parametrize("user", ["ordinary", "root"])
+def test_every_view_is_true_of_workers_on_other_hosts(five_hosts: tuple[Cluster, Place], user: str) -> None:
+    """The test finds the worker of a job by the job's ancestors, and the job's times in files of the job."""
+    whole, other = five_hosts
+    with ExitStack() as stack:
+        top, tree = whole.tree, whole.tree.subtree("seen")
+        if user == "root":
+            top = tree = new_tree(other, "seen")
+            flags = ("-secret", str(whole.secret_for(other)), "-coordinator", whole.address, "-short", "0")
+            stack.enter_context(daemon(other, "termite-master", *flags, cwd=tree.path))
+        tree.write("Makefile", SEEN)
+        top.write(".termite-localrc", '[{"Regexp": "^: here", "Local": true}]')
+        farm = ("-coordinator", whole.address, "-secret", str(whole.secret_for(tree.where)))
+        building = tree.where.start([tree.where.termite("termite-make"), "-k", "-j4"], tree.path)
+        workers = {name: worker_of(whole, nap) for name, nap in NAPS.items()}
+        check_running(tree, workers, farm)
+        for nap in NAPS.values():
+            os.kill(processes_running(nap)[0], signal.SIGTERM)
+        building.communicate(timeout=60)
+        doctor = tree.where.start([tree.where.termite("termite-ctl"), "doctor", *farm], tree.path)  # meanwhile
+        check_ended(tree, *last_build(top), workers)
+        said = doctor.communicate(timeout=60)[0].decode()
+        assert doctor.returncode == 0 and said.count("a job ran in") == 3, said
+        assert all(f"\nworker {name}:\n  ok       reach" in said for name in ("w1", "w2")), said
+
+
+SEEN = """all: one two failed here
+one:
+	@date +%s.%N >$@.begin; sleep 987.625; date +%s.%N >$@.end
+two:
+	@date +%s.%N >$@.begin; sleep 987.875; date +%s.%N >$@.end
+failed:
+	@echo broken >&2; exit 3
+here:
+	@: here; date +%s.%N >$@.begin; sleep 0.2; date +%s.%N >$@.end
+"""
+NAPS = {"one": b"sleep\000987.625", "two": b"sleep\000987.875"}
+
+
+def worker_of(whole: Cluster, words: bytes) -> str:
+    """Return the worker that is an ancestor of a process, as soon as the process runs."""
+    wait_until(lambda: bool(processes_running(words)), f"{words!r} runs", whole.master.text)
+    chain = ancestors(processes_running(words)[0])
+    (number,) = [number for number, worker in enumerate(whole.workers, 1) if worker.process.pid in chain]
+    return f"w{number}"
+
+
+def check_running(tree: Tree, workers: dict[str, str], farm: Sequence[str]) -> None:
+    """Compare the views of what runs with the workers on which the jobs `one` and `two` run."""
+    wait_until(lambda: tree.status()["jobs"]["running"] == 2, "the other jobs have ended")
+    top = tree.ctl("top", "-once").stdout.decode()
+    shown = re.findall(r"^ +\d+ +(w\d):\d +runs .*>(\w+)\.begin", top, re.MULTILINE)
+    assert {job: worker for worker, job in shown} == workers and "2 running, 0 waiting" in top, top
+    assert re.search(r"^w1 .*\nw2 ", top, re.MULTILINE), top
+    whole = tree.ctl("top", "-once", *farm).stdout.decode()
+    assert "2 workers, 0 of them drained" in whole and re.search(r"^w1 .*\nw2 ", whole, re.MULTILINE), whole
+    for worker in set(workers.values()):
+        said = tree.ctl("logs", worker).stdout.decode()
+        assert re.search(rf"lease-granted .*master={os.uname().nodename}:\S*", said), said
+
+
+def check_ended(tree: Tree, build: BuildRecord, jobs: list[JobRecord], workers: dict[str, str]) -> None:
+    """Compare records, and every view of them, with what the jobs have done."""
+    found = {name: the(jobs, word) for name, word in (*((job, f">{job}.begin") for job in NAPS), ("failed", "broken"))}
+    assert (build.exit_code, build.jobs, len(jobs)) == (2, 4, 4), build
+    for name, worker in workers.items():
+        job = found[name]
+        assert (job.where, job.worker, job.exit_code, job.signal) == (Where.WORKER, worker, 0, 0)
+        times = [job.queued_s, job.sent_s, job.started_s, *stamps(tree, name), job.ended_s, job.home_s]
+        assert all(first <= second + SLACK_S for first, second in itertools.pairwise(times)), times
+        shown = tree.ctl("log", f"{name}.end").stdout.decode()
+        assert f"place     {worker}:{job.slot}\n" in shown and f"wrote     {tree.path}/{name}.begin\n" in shown, shown
+    assert (found["failed"].where, found["failed"].exit_code) == (Where.WORKER, 3)
+    assert found["failed"].output == b"broken\n"
+    here = the(jobs, ": here")
+    times = [here.sent_s, *stamps(tree, "here"), here.home_s]
+    assert here.where is Where.HERE and times == sorted(times)
+    check_views(tree, build, jobs)
+    seen = tree.ctl("shell", str(found["one"].id), "--", "sh", "-c", "pwd; id -u; cat one.end")
+    assert seen.stdout.decode() == f"{tree.path}\n{tree.where.uid}\n{(tree.path / 'one.end').read_text()}", seen
+
+
+def stamps(tree: Tree, name: str) -> list[float]:
+    return [float((tree.path / f"{name}.{end}").read_text()) for end in ("begin", "end")]
 
 
 @pytest.mark.timeout(400)
