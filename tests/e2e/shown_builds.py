@@ -67,6 +67,7 @@ def check_pages(page: Page, build: BuildRecord, jobs: list[JobRecord]) -> None:
         assert track.startswith(place), (track, ran[number])
     front = re.search(rf">{build.id}</a>.*?</tr>", page("/"))
     assert front and (">open<" in front[0]) == (not build.ended_s)
+    assert (">cut off<" in front[0]) == build.is_cut_off == ("its master was killed" in page(f"/build/{build.id}"))
     for job in jobs:
         text = html.unescape(re.sub("<[^>]*>", "", page(f"/job/{job.id}")))
         assert f"place     {f'{job.worker}:{job.slot}' if job.where is Where.WORKER else 'local'}" in text or (

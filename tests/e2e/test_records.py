@@ -347,13 +347,14 @@ def test_a_lost_worker_and_a_killed_master_leave_the_truth(whole: Cluster) -> No
     with pages(whole.tree) as page:
         assert "No master runs in this tree." in page("/")
         assert json.loads(page("/status.json"))["master"] is None and "termite_master_up 0.0" in page("/metrics")
-    check_views(whole.tree, *last_build(whole.tree, ""))
+    unfinished, kept = last_build(whole.tree, "")
+    assert (unfinished.is_cut_off, unfinished.ended_s, unfinished.jobs) == (True, kept[-1].home_s, len(kept))
+    check_views(whole.tree, unfinished, kept)
+    assert b" cut off " in whole.tree.ctl("last").stdout
     wait_until(lambda: not processes_running(nap), "the first run is gone")
     flags = ("-secret", str(whole.secret), "-coordinator", whole.address, "-short", "0", "-job-output", "dropped")
     with daemon(tree.where, "termite-master", *flags, cwd=whole.tree.path):
-        unfinished, kept = last_build(whole.tree, "")
-        assert unfinished.ended_s == 0.0, "its master was killed"
-        assert kept[-1].id == job.id
+        assert last_build(whole.tree, "") == (unfinished, kept) and kept[-1].id == job.id, "the next master ends it"
         assert tree.make("-f", "/dev/null").code == 2
         assert last_build(whole.tree)[0].id > unfinished.id
         assert tree.termite("sh", "-c", "echo later").code == 0

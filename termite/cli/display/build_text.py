@@ -39,12 +39,22 @@ def build_line(build: BuildRecord) -> str:
 
 
 def build_end_word(build: BuildRecord) -> str:
-    """Return how a build ended, in one word: an exit code, a signal, `-` or `open`."""
+    """Return how a build ended, for a cell of a table: an exit code, a signal, `-`, `cut off` or `open`."""
     if not build.ended_s:
         return "open"
+    if build.is_cut_off:
+        return "cut off"
     if build.signal:
         return signal_name(build.signal)
     return "-" if build.exit_code == NOT_KNOWN else str(build.exit_code)
+
+
+def build_end_text(build: BuildRecord) -> str:
+    """Return how a build ended, in one line."""
+    if build.is_cut_off:
+        return "cut off: its master was killed, or could not write how it ended"
+    word = build_end_word(build)
+    return f"exit code {word}" if word.isdecimal() else word
 
 
 def progress_text(build: BuildRecord, home: int, now_s: float) -> str:
@@ -78,10 +88,9 @@ def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
 def _rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) -> Iterator[tuple[str, str]]:
     yield "build", f"{build.id}: {build_title(build)}"
     yield "directory", build.cwd or build.tree
-    ended = "" if build.ended_s else ", and has not ended, or its master was killed"
-    yield "time", f"{clock_text(build.started_s)}, {duration_text(figures.wall_s)}{ended}"
+    yield "time", f"{clock_text(build.started_s)}, {build_time_text(build, figures)}"
     if build.ended_s:
-        yield "end", build_end_word(build)
+        yield "end", build_end_text(build)
     yield "jobs", places_text(figures)
     yield "CPU", f"{duration_text(figures.cpu_s)} on workers, {figures.parallelism:.1f} commands at once on average"
     yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"
@@ -93,6 +102,12 @@ def _rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) 
     for cause, count in figures.here:
         yield "here", f"{counted(count, 'job')}: {words_of(cause)}"
     yield from _troubles(build.counts)
+
+
+def build_time_text(build: BuildRecord, figures: BuildFigures) -> str:
+    """Return how long a build took, as far as that is known."""
+    so_far = ", up to its last record" if build.is_cut_off else "" if build.ended_s else ", and has not ended"
+    return f"{duration_text(figures.wall_s)}{so_far}"
 
 
 _PLACES = {

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from termite.cli.display.build_figures import Step, running_steps, slot_tracks, waiting_steps
+from termite.cli.display.build_text import build_end_text
 from termite.cli.display.job_text import begin_s, cause_text, end_text, phases
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
 from termite.engine.wire.protocol.foreign_text import printable
@@ -37,7 +38,7 @@ def trace_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, Any
 def _build_events(build: BuildRecord, jobs: Sequence[JobRecord], start_s: float) -> Iterator[TraceEvent]:
     yield from _name("thread", _BUILD, _TOOL, "build tool")
     end_s = max([build.ended_s, *(job.home_s for job in jobs), build.started_s])
-    arguments: dict[str, object] = {"build": build.id, "exit code": build.exit_code, "jobs": len(jobs)}
+    arguments: dict[str, object] = {"build": build.id, "end": build_end_text(build), "jobs": len(jobs)}
     yield _event(printable(build.text) or "commands", _BUILD, _TOOL, (build.started_s, end_s), start_s, arguments)
 
 

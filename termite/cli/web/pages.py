@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures, running_steps, slot_tracks, waiting_steps
 from termite.cli.display.build_text import (
+    build_end_text,
     build_end_word,
+    build_time_text,
     build_title,
     clock_text,
     places_text,
@@ -181,9 +183,8 @@ def _here_table(figures: BuildFigures) -> Html:
 def _build_rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) -> Iterable[tuple[str, object]]:
     yield "directory", tag("code", build.cwd or build.tree)
     yield "started", clock_text(build.started_s)
-    yield "took", duration_text(figures.wall_s) if build.ended_s else f"{duration_text(figures.wall_s)}, not ended"
-    end = build_end_word(build)
-    yield "end", f"exit code {end}" if end.isdecimal() else end
+    yield "took", build_time_text(build, figures)
+    yield "end", build_end_text(build)
     yield "jobs", places_text(figures)
     yield "CPU on workers", duration_text(figures.cpu_s)
     yield "average parallelism", f"{figures.parallelism:.1f}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from termite.engine.history.logic.build_tally import cut_off
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord
 from termite.engine.history.logic.record_file import (
     BUILD,
@@ -26,6 +27,7 @@ from termite.engine.history.logic.record_file import (
     read_index,
     text_key,
 )
+from termite.engine.history.writing_lock import is_written
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,20 @@ class PastBuilds:
         self.damages: list[DamagedPart] = []
 
     def builds(self) -> list[BuildRecord]:
-        """Return the builds, the newest first. A build that has not ended has `ended_s` 0.0."""
+        """Return the builds, the newest first. One that runs now has `ended_s` 0.0.
+
+        A build that no master has ended, though none writes now, is returned as cut off.
+        """
+        was_written = is_written(self.directory)
+        builds, damages = self._builds(), self.damages
+        # A master that has begun meanwhile has a build that runs.
+        if was_written or all(build.ended_s for build in builds) or is_written(self.directory):
+            return builds
+        builds = [build if build.ended_s else cut_off(build, self.jobs(build.id)) for build in builds]
+        self.damages = damages
+        return builds
+
+    def _builds(self) -> list[BuildRecord]:
         self.damages = []
         found: dict[int, BuildRecord] = {}
         for path in self._parts():

@@ -5,7 +5,6 @@ loses its power, the last records may be lost, and readers skip a torn one.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from termite.engine.history.logic.build_tally import cut_off
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord
 from termite.engine.history.logic.kept_parts import PART_BYTES, BuildPart, choose_evicted
 from termite.engine.history.logic.record_file import (
@@ -26,10 +26,10 @@ from termite.engine.history.logic.record_file import (
     part_numbers,
 )
 from termite.engine.history.past_builds import PastBuilds
+from termite.engine.history.writing_lock import lock_records
 
 DAMAGED = ".damaged"  # the end of the name of a file that was set aside
 DAMAGED_KEPT = 4
-LOCK = "lock"  # the name of the file that the writing master has locked
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 log = logging.getLogger(__name__)
@@ -93,11 +93,13 @@ class RecordWriter:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(directory, 0o700)
         self._open: dict[int, _OpenPart] = {}
-        self._lock_fd = _lock(directory / LOCK)
+        self._lock_fd = lock_records(directory)
         try:
             self._set_aside()
             self.past = PastBuilds(directory).builds()
             self.last_build, self.last_job = _last_ids(directory, self.past)
+            if self._lock_fd is not None:  # no other master writes
+                self._end_cut_off()
         except BaseException:
             self.close()
             raise
@@ -168,6 +170,22 @@ class RecordWriter:
             undo.pop_all()
         return part
 
+    def _end_cut_off(self) -> None:
+        """Write the ends of builds whose masters were killed."""
+        for at, build in enumerate(self.past):
+            if build.ended_s:
+                continue
+            self.past[at] = cut_off(build, PastBuilds(self.directory).jobs(build.id))
+            packed = PackedRecords(build.id)
+            packed.add(self.past[at])
+            number = max(part.part for part in _parts_in(self.directory) if part.build == build.id)
+            try:  # the last part may end with a torn frame, behind which no reader looks
+                self._open[build.id] = self._new_part(build.id, number + 1)
+                self.write(packed)
+            except OSError as error:  # the next master tries again
+                log.warning("records-not-written path=%s reason=%s", self.directory, error.strerror)
+            self.end(build.id)
+
     def _set_aside(self) -> None:
         """Rename files that begin wrongly, so that they are read no more. Keep a few of them."""
         for path in _files_in(self.directory):
@@ -179,22 +197,6 @@ class RecordWriter:
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.glob("*" + DAMAGED))[: -2 * DAMAGED_KEPT]:
                 path.unlink()
-
-
-def _lock(path: Path) -> int | None:
-    """Return the descriptor of a locked file, or None if this file system knows no locks.
-
-    Raise BlockingIOError if another process has locked it.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if isinstance(error, BlockingIOError):
-            raise BlockingIOError(error.errno, "another master writes the records of this tree") from None
-        return None
-    return fd
 
 
 def _remove(path: Path) -> None:

@@ -1,7 +1,7 @@
 """The pure part of the room of history: values, formats and bounds, without files or clocks.
 
 * `job_record` is the schema; `recorded_text` masks and bounds what goes into it.
-* `build_tally` counts the records of a build's jobs.
+* `build_tally` counts the records of a build's jobs, also if its master was killed.
 * `missing_edges` says in words what the records of jobs show about the build's dependencies.
 * `record_file` is the format of the files, and `kept_parts` says which of them are removed.
 * `live_events` are the events of the live stream, `event_queue` bounds what waits for one reader,

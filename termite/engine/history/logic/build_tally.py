@@ -1,8 +1,11 @@
-"""Count the records of a build's jobs."""
+"""Count the records of a build's jobs, and end builds that nobody has ended."""
 
 from collections import Counter
+from collections.abc import Sequence
 
-from termite.engine.history.logic.job_record import BuildCounts, JobRecord, Where, Why
+import msgspec
+
+from termite.engine.history.logic.job_record import BuildCounts, BuildRecord, JobRecord, Where, Why
 
 
 class BuildTally:
@@ -45,3 +48,22 @@ class BuildTally:
     def counts(self) -> BuildCounts:
         """Return the counts up to now."""
         return BuildCounts(**self._counts, fallbacks=dict(self._fallbacks), tied=dict(self._tied))
+
+
+def cut_off(build: BuildRecord, jobs: Sequence[JobRecord]) -> BuildRecord:
+    """Return the record of a build whose master was killed, and which has these jobs.
+
+    It ends with its last record. Files that two jobs wrote at the same time are in no record of a
+    job, so that they are not counted.
+    """
+    tally = BuildTally()
+    for job in jobs:
+        tally.add(job)
+    return msgspec.structs.replace(
+        build,
+        ended_s=max((job.home_s for job in jobs), default=build.started_s),
+        jobs=tally.jobs,
+        last_job=max((job.id for job in jobs), default=build.last_job),
+        counts=tally.counts(),
+        is_cut_off=True,
+    )

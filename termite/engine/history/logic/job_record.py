@@ -197,7 +197,8 @@ class BuildRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
     """The record of one build: the jobs of one front end, or of a time without one.
 
     A build is written twice, at its start and at its end; the later one counts. `ended_s` is 0.0
-    if it runs, or if its master was killed. `front_end` is "" for commands that came without one.
+    if it runs. `is_cut_off`: its master was killed, and `ended_s` is the time of its last record.
+    `front_end` is "" for commands that came without one.
     """
 
     id: int
@@ -215,6 +216,7 @@ class BuildRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
     expected_jobs: int = 0
     last_job: int = 0
     counts: BuildCounts = BuildCounts()
+    is_cut_off: bool = False
 
 
 def as_object(struct: msgspec.Struct) -> dict[str, object]:

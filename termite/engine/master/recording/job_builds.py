@@ -29,7 +29,7 @@ class JobBuilds:
     def __init__(self, last_build: int, past: list[BuildRecord], parent_of: Callable[[int], int]) -> None:
         self._last_build = last_build
         self._parent_of = parent_of
-        self._jobs_of = {build.front_end: build.jobs for build in reversed(past) if build.ended_s}
+        self._jobs_of = {build.front_end: build.jobs for build in reversed(past) if _is_whole(build)}
         self._named: dict[str, BuildNotes] = {}  # by the value of VARIABLE
         self._unnamed: BuildNotes | None = None
         self._below: dict[int, tuple[BuildNotes | None, float]] = {}  # by the parents of launchers, until then
@@ -107,6 +107,10 @@ class JobBuilds:
                 return found
             pid = self._parent_of(pid)
         return None
+
+
+def _is_whole(build: BuildRecord) -> bool:
+    return build.ended_s > 0 and not build.is_cut_off
 
 
 def name_of(build: BuildNotes) -> str:

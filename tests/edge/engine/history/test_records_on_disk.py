@@ -4,17 +4,19 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from termite.engine.history import record_writer
-from termite.engine.history.logic.job_record import BuildRecord
+from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts
 from termite.engine.history.logic.kept_parts import BUILDS_KEPT
 from termite.engine.history.logic.record_file import INDEX_HEAD, RECORDS_HEAD, Wound, id_key, index_name, part_name
 from termite.engine.history.past_builds import PastBuilds
 from termite.engine.history.record_writer import PackedRecords, RecordWriter
+from termite.engine.history.writing_lock import is_written
 from tests.synthetic_builds import SyntheticBuild, synthetic_build, synthetic_history, write_history
 
 
@@ -157,19 +159,66 @@ def test_a_file_that_is_not_ours_is_set_aside_by_the_next_master(tmp_path: Path)
     assert [build.id for build in PastBuilds(tmp_path).builds()] == [2]
 
 
-def test_a_build_whose_master_was_killed_has_no_end(tmp_path: Path) -> None:
-    synthetic = synthetic_build(5)
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_a_build_whose_master_was_killed_ends_with_its_last_record(tmp_path: Path, is_torn: bool) -> None:
+    write_history(tmp_path, [synthetic_build(3, number=1)])
+    synthetic = synthetic_build(40, number=2)
     writer = RecordWriter(tmp_path)
-    writer.start(1)
-    packed = PackedRecords(1)
-    packed.add(msgspec.structs.replace(synthetic.build, ended_s=0.0, last_job=0))
+    writer.start(2)
+    packed = PackedRecords(2)
+    begun = {"ended_s": 0.0, "exit_code": NOT_KNOWN, "jobs": 0, "last_job": 0, "counts": BuildCounts()}
+    packed.add(msgspec.structs.replace(synthetic.build, **begun))
     for job in synthetic.jobs:
         packed.add(job)
     writer.write(packed)
-    (build,) = PastBuilds(tmp_path).builds()
-    assert isinstance(build, BuildRecord) and build.ended_s == 0.0
+    assert PastBuilds(tmp_path).builds()[0].ended_s == 0.0, "its master runs"
     writer.close()  # as its end does
-    assert RecordWriter(tmp_path).last_job == 5
+    if is_torn:
+        with records_in(tmp_path)[-1].open("ab") as records:
+            records.write(_frame(synthetic, 0)[:-1])
+    last_s = synthetic.jobs[-1].home_s
+    whole = {"ended_s": last_s, "exit_code": NOT_KNOWN, "is_cut_off": True}
+    ended = msgspec.structs.replace(synthetic.build, **whole)
+    past = PastBuilds(tmp_path)
+    assert past.builds()[0] == ended
+    assert [one.damage.wound for one in past.damages] == [Wound.TORN] * is_torn
+    next_writer = RecordWriter(tmp_path)
+    assert (next_writer.last_build, next_writer.last_job, next_writer.past[0]) == (2, 40, ended)
+    assert PastBuilds(tmp_path).builds() == [ended, synthetic_build(3, number=1).build], "while it writes"
+    assert PastBuilds(tmp_path).jobs(2) == synthetic.jobs
+    next_writer.close()
+    files = sorted(tmp_path.iterdir())
+    RecordWriter(tmp_path).close()
+    assert sorted(tmp_path.iterdir()) == files, "once is enough"
+
+
+@pytest.mark.logs("records-not-written")
+def test_a_full_disk_leaves_a_cut_off_build_to_the_next_master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic = synthetic_build(3)
+    writer = RecordWriter(tmp_path)
+    writer.start(1)
+    packed = PackedRecords(1)
+    packed.add(msgspec.structs.replace(synthetic.build, ended_s=0.0))
+    writer.write(packed)
+    writer.close()
+    with monkeypatch.context() as patched:
+        _fill_disk(patched, "head")
+        writer = RecordWriter(tmp_path)
+        assert writer.past[0].is_cut_off
+        writer.close()
+    RecordWriter(tmp_path).close()
+    assert PastBuilds(tmp_path).builds()[0].ended_s == synthetic.build.started_s, "it has no job"
+
+
+def test_readers_that_ask_for_the_lock_hold_no_master_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RecordWriter(tmp_path).close()
+    reader = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(reader))
+    writer = RecordWriter(tmp_path)
+    assert is_written(tmp_path)
+    writer.close()
+    assert not is_written(tmp_path) and not is_written(tmp_path / "nothing")
 
 
 def test_a_full_disk_leaves_whole_records_and_later_ones_are_written(

@@ -8,6 +8,7 @@ import msgspec
 
 from termite.cli.display.build_figures import build_figures
 from termite.cli.display.build_text import build_line, build_lines, build_object, job_line, markdown, progress_text
+from termite.cli.display.trace_events import trace_object
 from termite.engine.history.logic.job_record import BuildCounts, Where, Why
 from tests.synthetic_builds import synthetic_build
 
@@ -58,6 +59,18 @@ def test_a_build_without_an_end_or_without_jobs_is_shown() -> None:
     assert " open " in build_line(open_build)
     assert any("has not ended" in line for line in build_lines(open_build, jobs))
     assert any("none" in line for line in build_lines(build, []))
+
+
+def test_a_build_whose_master_was_killed_is_cut_off_everywhere() -> None:
+    build, jobs = synthetic_build(20)
+    build = msgspec.structs.replace(build, is_cut_off=True, exit_code=-1)
+    assert " cut off " in build_line(build)
+    shown = "\n".join(build_lines(build, jobs))
+    assert "up to its last record" in shown and "end       cut off: its master was killed" in shown
+    assert "cut off" in markdown(build, jobs)
+    assert '"is_cut_off": true' in json.dumps(build_object(build, jobs))
+    (tool,) = [event for event in trace_object(build, jobs)["traceEvents"] if "build" in event.get("args", {})]
+    assert tool["args"]["end"].startswith("cut off")
     assert "|" in markdown(build, [])
 
 
