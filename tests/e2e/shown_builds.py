@@ -50,7 +50,7 @@ def check_trace(events: list[dict[str, object]], build: BuildRecord, jobs: list[
     own = {one.arguments["job"]: one for one in read_trace(write_trace(events)).slices if "command" in one.arguments}
     assert set(own) == {job.id for job in jobs if job.sent_s}
     for job in (job for job in jobs if job.sent_s):
-        assert own[job.id].process == (job.worker if job.where is Where.WORKER else "this machine")
+        assert own[job.id].process == (job.worker or "this machine")
         assert own[job.id].arguments["retried"] == len(job.attempts)
         times = (own[job.id].start_ns, own[job.id].end_ns)
         assert times == pytest.approx([(at - build.started_s) * 1e9 for at in (job.sent_s, job.home_s)], abs=2000)
@@ -63,16 +63,16 @@ def check_pages(page: Page, build: BuildRecord, jobs: list[JobRecord]) -> None:
     ran = {job.id: job for job in jobs if job.sent_s}
     assert set(tracks) == set(ran)
     for number, track in tracks.items():
-        place = ran[number].worker if ran[number].where is Where.WORKER else "local"
+        place = ran[number].worker or "local"
         assert track.startswith(place), (track, ran[number])
     front = re.search(rf">{build.id}</a>.*?</tr>", page("/"))
     assert front and (">open<" in front[0]) == (not build.ended_s)
     assert (">cut off<" in front[0]) == build.is_cut_off == ("its master was killed" in page(f"/build/{build.id}"))
     for job in jobs:
         text = html.unescape(re.sub("<[^>]*>", "", page(f"/job/{job.id}")))
-        assert f"place     {f'{job.worker}:{job.slot}' if job.where is Where.WORKER else 'local'}" in text or (
-            job.where is Where.NOWHERE and "place     nowhere" in text
-        )
+        places = {Where.HERE: "local", Where.WORKER: f"{job.worker}:{job.slot}"}
+        place = places.get(job.where, f"{job.worker}:{job.slot}" if job.sent_s else "nowhere")
+        assert f"place     {place}" in text
         if job.exit_code >= 0:
             assert f"exit code {job.exit_code}" in text
         if job.signal:

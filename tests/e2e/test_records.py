@@ -305,6 +305,8 @@ def test_what_is_stopped_or_forbidden_is_recorded_as_such(whole: Cluster) -> Non
     stopped, forbidden, switched = jobs()
     assert (stopped.where, stopped.cause.kind, stopped.signal) == (Where.NOWHERE, Why.CANCELLED, signal.SIGINT)
     assert stopped.worker in ("w1", "w2") and stopped.sent_s > 0
+    for words in (("log", str(stopped.id)), ("jobs", "-build", str(stopped.build), "sleep 1234.25")):
+        assert f" {stopped.worker}:{stopped.slot}" in whole.tree.ctl(*words).stdout.decode(), words
     assert (forbidden.where, forbidden.cause.kind, forbidden.exit_code) == (Where.NOWHERE, Why.FORBIDDEN, 103)
     assert forbidden.cause.reason == Reason.WRITES_OUTSIDE.value
     assert (switched.where, switched.cause.kind, switched.output) == (Where.WORKER, Why.SWITCHED, b"switched\n")

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from termite.cli.display.job_text import begin_s, cause_word, run_time_s, slot_time_s
+from termite.cli.display.job_text import begin_s, cause_word, ran_on, run_time_s, slot_time_s
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
 
 Step = tuple[float, int]  # from this time on (seconds since the epoch), so many
@@ -97,7 +97,7 @@ def steps(intervals: Iterable[tuple[float, float]]) -> list[Step]:
 
 def running_steps(jobs: Iterable[JobRecord]) -> list[Step]:
     """Return how many commands had been sent to workers and were not home yet, at each time."""
-    return steps((job.sent_s, job.home_s) for job in jobs if job.where is Where.WORKER and job.sent_s)
+    return steps((job.sent_s, job.home_s) for job in jobs if ran_on(job))
 
 
 def waiting_steps(jobs: Iterable[JobRecord]) -> list[Step]:
@@ -117,7 +117,7 @@ def slot_tracks(jobs: Iterable[JobRecord]) -> list[tuple[str, list[JobRecord]]]:
     """
     lanes: defaultdict[tuple[str, int], list[list[JobRecord]]] = defaultdict(list)
     for job in sorted(filter(begin_s, jobs), key=lambda job: (begin_s(job), job.home_s, job.id)):
-        place = job.worker if job.where is Where.WORKER else _PLACES.get(job.where, "")
+        place = ran_on(job) or _PLACES.get(job.where, "")
         slot_lanes = lanes[place, job.slot]
         free = next((lane for lane in slot_lanes if lane[-1].home_s <= begin_s(job)), None)
         if free is None:

@@ -115,7 +115,7 @@ _PLACES = {
     "here": "on this machine",
     "cache": "from the cache",
     "answered": "had nothing to do",
-    "nowhere": "ran nowhere",
+    "nowhere": "without a result",
     "undecided": "not decided",
 }
 

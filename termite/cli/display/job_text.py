@@ -30,16 +30,25 @@ _WHY = {
 }
 
 
+def ran_on(job: JobRecord) -> str:
+    """Return the worker on which a job ran last, or "" if it did not.
+
+    One that was stopped there has no result, and counts as a job that ran nowhere.
+    """
+    was_there = job.where is Where.WORKER or (job.where is Where.NOWHERE and job.sent_s > 0)
+    return job.worker if was_there else ""
+
+
 def place_text(job: JobRecord) -> str:
     """Return where a job ran, such as `alpha:3` (the slot 3 of alpha) or `local`."""
-    if job.where is Where.WORKER:
-        return f"{job.worker}:{job.slot}" if job.slot != NOT_KNOWN else job.worker
+    if worker := ran_on(job):
+        return f"{worker}:{job.slot}" if job.slot != NOT_KNOWN else worker
     return _WHERE[job.where]
 
 
 def place_word(job: JobRecord) -> str:
     """Return where a job ran, in one word or a worker with its slot: a cell of a table."""
-    return place_text(job).partition(":")[0] if job.where is not Where.WORKER else place_text(job)
+    return place_text(job) if ran_on(job) else place_text(job).partition(":")[0]
 
 
 def cause_text(cause: Cause) -> str:
@@ -187,7 +196,8 @@ def _rows(job: JobRecord, tree: str, now_s: float) -> Iterator[tuple[str, str]]:
 
 
 def _times_text(job: JobRecord, now_s: float) -> str:
-    times = [f"{_PHASES[name]} {duration_text(end - start)}" for name, start, end in phases(job)]
+    names = _PHASES if job.started_s else {**_PHASES, "sent": "sent and running"}
+    times = [f"{names[name]} {duration_text(end - start)}" for name, start, end in phases(job)]
     if job.home_s or not now_s:
         return f"{duration_text(whole_time_s(job))}: {', '.join(times)}" if times else ""
     # A master learns only at the end of a command when it has started on its worker.

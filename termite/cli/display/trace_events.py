@@ -9,7 +9,7 @@ from typing import Any
 
 from termite.cli.display.build_figures import Step, running_steps, slot_tracks, waiting_steps
 from termite.cli.display.build_text import build_end_text
-from termite.cli.display.job_text import begin_s, cause_text, end_text, phases
+from termite.cli.display.job_text import begin_s, cause_text, end_text, phases, ran_on
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
 from termite.engine.wire.protocol.foreign_text import printable
 
@@ -49,7 +49,7 @@ def _tracks(jobs: Sequence[JobRecord], start_s: float) -> Iterator[TraceEvent]:
     processes: dict[str, int] = {}
     for thread, (name, track) in enumerate(slot_tracks(jobs), _TOOL + 1):
         first = track[0]
-        place = first.worker if first.where is Where.WORKER else _PLACES.get(first.where, "this machine")
+        place = ran_on(first) or _PLACES.get(first.where, "this machine")
         if place not in processes:
             processes[place] = _BUILD + 1 + len(processes)
             yield from _name("process", processes[place], 0, place)
@@ -73,8 +73,9 @@ def _job_events(job: JobRecord, process: int, thread: int, start_s: float) -> It
         "retried": len(job.attempts),
     }
     yield _event(job_name(job), process, thread, (begin_s(job), job.home_s or begin_s(job)), start_s, arguments)
-    for name, from_s, end_s in phases(job) if job.where is Where.WORKER else ():
-        phase = _event(_PHASE_NAMES.get(name, ""), process, thread, (from_s, end_s), start_s, {"job": job.id})
+    names = _PHASE_NAMES if job.started_s else {"sent": "send and run"}  # it was stopped there
+    for name, from_s, end_s in phases(job) if ran_on(job) else ():
+        phase = _event(names.get(name, ""), process, thread, (from_s, end_s), start_s, {"job": job.id})
         if phase["name"] and phase["dur"]:  # one without a length may be drawn outside of its job
             yield phase
 

@@ -4,7 +4,9 @@ import msgspec
 import pytest
 
 from termite.cli.amounts import duration_text
+from termite.cli.display.build_figures import running_steps, slot_tracks
 from termite.cli.display.job_text import cause_text, end_text, job_lines, phases, place_word, slot_time_s, whole_time_s
+from termite.cli.display.trace_events import trace_object
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import Cause, FailedAttempt, JobRecord, LateInput, Where, Why
 from tests.synthetic_builds import synthetic_build
@@ -32,6 +34,23 @@ def test_every_cause_has_words(kind: Why) -> None:
 @pytest.mark.parametrize("where", Where)
 def test_every_place_has_a_word(where: Where) -> None:
     assert place_word(JobRecord(id=1, build=1, text="x", cwd="/", where=where, worker="alpha", slot=3))
+
+
+def test_a_job_that_was_stopped_on_a_worker_names_it_in_every_view() -> None:
+    build, jobs = synthetic_build(20)
+    job = next(job for job in jobs if job.where is Where.WORKER)
+    changed = {"where": Where.NOWHERE, "cause": Cause(Why.CANCELLED), "started_s": 0.0, "ended_s": 0.0, "signal": 2}
+    stopped = msgspec.structs.replace(job, **changed)
+    assert place_word(stopped) == place_word(job) == f"{job.worker}:{job.slot}"
+    text = "\n".join(job_lines(stopped, "/tree"))
+    assert f"place     {job.worker}:{job.slot}\n" in text and "sent and running" in text and "SIGINT" in text
+    assert slot_tracks([stopped])[0][0] == f"{job.worker} {job.slot}"
+    assert [count for _, count in running_steps([stopped])] == [1, 0]
+    events = trace_object(build, [stopped])["traceEvents"]
+    assert job.worker in {event["args"].get("name") for event in events if event["name"] == "process_name"}
+    assert "send and run" in {event["name"] for event in events}
+    queued = msgspec.structs.replace(stopped, sent_s=0.0)
+    assert place_word(queued) == "nowhere" and slot_tracks([queued]) == []
 
 
 def test_phases_follow_each_other_even_if_clocks_do_not() -> None:
