@@ -92,13 +92,16 @@ class PastBuilds:
         return list(self._find(file_key(path), lambda record: path in record.files))
 
     def files_of_name(self, name: bytes) -> list[bytes]:
-        """Return the files with this last part that jobs wrote, those of the newest part first.
+        """Return the files with this last part that jobs wrote, those of the newest jobs first.
 
-        All records are read. The files are below the tree.
+        The files are below the tree.
         """
-        self.damages = []
-        jobs = (job for path in self._parts() for job in reversed(self._all(path, name)))
-        return list(dict.fromkeys(file for job in jobs for file in job.files if file.rpartition(b"/")[2] == name))
+
+        def named(record: JobRecord) -> list[bytes]:
+            return [file for file in record.files if file.rpartition(b"/")[2] == name]
+
+        jobs = self._find(file_key(name), lambda record: bool(named(record)))
+        return list(dict.fromkeys(file for job in jobs for file in named(job)))
 
     def ran(self, text: str) -> list[JobRecord]:
         """Return the jobs with exactly this recorded text, the newest first."""
@@ -130,9 +133,8 @@ class PastBuilds:
         return [self.directory / name for _, name in parts]
 
     def _all(self, path: Path, containing: bytes = b"") -> list[JobRecord]:
-        frames = self._frames(path, 0)
-        wanted = (frame for frame in frames if frame.kind == JOB and containing in frame.content)
-        return [record for frame in wanted if isinstance(record := parse_record(frame), JobRecord)]
+        jobs = (frame for frame in self._frames(path, 0, containing) if frame.kind == JOB)
+        return [record for frame in jobs if isinstance(record := parse_record(frame), JobRecord)]
 
     def _with_key(self, path: Path, kind: bytes, key: int) -> Iterator[JobRecord | BuildRecord]:
         """Yield the records that may have a key, the newest first."""
@@ -154,9 +156,9 @@ class PastBuilds:
             self.damages.append(DamagedPart(path, damage))
         return parse_record(frames[0]) if len(frames) == 1 else None
 
-    def _frames(self, path: Path, start: int) -> list[RecordFrame]:
-        """Return the frames of a file from an offset on."""
-        frames, damage = parse_frames(_read(path, start), start)
+    def _frames(self, path: Path, start: int, words: bytes = b"") -> list[RecordFrame]:
+        """Return the frames of a file from an offset on that contain `words`."""
+        frames, damage = parse_frames(_read(path, start), start, words)
         if damage:
             self.damages.append(DamagedPart(path, damage))
         return frames

@@ -8,9 +8,9 @@ A build has one or more *parts*, each a file `BUILD-PART.records` with an index 
            B: BuildRecord), then its msgpack
     entry: u32 CRC-32 of a key, u32 length of the whole frame, u64 its offset in the file
 
-All numbers are little endian. The keys of a job are its id, its text and each file that it wrote;
-each frame of a build has one key. Records are written before their entries, so that an index only
-lacks the last ones. A reader scans the frames behind the last entry.
+All numbers are little endian. The keys of a job are its id, its text, and the path and the last part
+of each file that it wrote; each frame of a build has one key. Records are written before their
+entries, so that an index only lacks the last ones. A reader scans the frames behind the last entry.
 
 A file that was cut at any place is no error: the last frame is *torn*, and is skipped.
 """
@@ -27,7 +27,7 @@ import msgspec
 from termite.engine.history.logic.job_record import SCHEMA, BuildRecord, JobRecord
 
 RECORDS_HEAD = b"termite-records %d\n" % SCHEMA
-INDEX_HEAD = b"termite-record-index %d\n" % SCHEMA
+INDEX_HEAD = b"termite-record-index 2\n"  # one with other keys counts as empty
 JOB, BUILD = b"J", b"B"
 MAX_FRAME_BYTES = 1024 * 1024  # a record is bounded to a fiftieth of that
 _PART_NAME = re.compile(r"(\d{8,})-(\d{3,})\.records", re.ASCII)
@@ -101,7 +101,10 @@ def index_name(records_name: str) -> str:
 
 def pack_job(record: JobRecord) -> tuple[bytes, list[int]]:
     """Return the frame of a job's record, and the checksums of its keys."""
-    keys = [id_key(record.id), text_key(record.text), *map(file_key, record.files)]
+    keys = [id_key(record.id), text_key(record.text)]
+    if files := record.files:
+        names = [path.rpartition(b"/")[2] for path in files]
+        keys += map(file_key, dict.fromkeys((*files, *names)))
     return pack_frame(JOB, _encoder.encode(record)), keys
 
 
@@ -127,7 +130,7 @@ def text_key(text: str) -> int:
 
 
 def file_key(path: bytes) -> int:
-    """Return the checksum of the key that is a file below the tree."""
+    """Return the checksum of the key that is a file below the tree, or the last part of its path."""
     return crc32(b"f" + path)
 
 
@@ -139,13 +142,15 @@ def pack_entries(keys: list[int], offset: int, length: int) -> bytes:
     return b"".join([_ENTRY.pack(key, length, offset) for key in keys])
 
 
-def parse_frames(content: bytes, base: int = 0) -> tuple[list[RecordFrame], Damage | None]:
-    """Return the whole frames of a file, and its first damage, or None.
+def parse_frames(content: bytes, base: int = 0, words: bytes = b"") -> tuple[list[RecordFrame], Damage | None]:
+    """Return the whole frames of a file that contain `words`, and the first damage, or None.
 
     `content` begins at the offset `base` of the file; with 0 it begins with RECORDS_HEAD. A frame
-    with a wrong checksum is left out, and the frames behind it are returned.
+    with a wrong checksum is left out, and the frames behind it are returned. Frames without the
+    words are not checked.
     """
-    if not content:
+    found = content.find(words)
+    if not content or found < 0:
         return [], None
     if base == 0 and not content.startswith(RECORDS_HEAD):
         is_torn = RECORDS_HEAD.startswith(content)
@@ -154,6 +159,13 @@ def parse_frames(content: bytes, base: int = 0) -> tuple[list[RecordFrame], Dama
     damage: Damage | None = None
     at = 0 if base else len(RECORDS_HEAD)
     while at < len(content):
+        if found < at:
+            found = content.find(words, at)
+            if found < 0:
+                break
+        if words and (length := _length_before(content, at, found)):
+            at += length
+            continue
         length, is_whole = _measure_frame(content, at)
         if is_whole:
             frames.append(RecordFrame(content[at + 8 : at + 9], content[at + 9 : at + length], base + at, length))
@@ -164,6 +176,14 @@ def parse_frames(content: bytes, base: int = 0) -> tuple[list[RecordFrame], Dama
             break
         at += length
     return frames, damage
+
+
+def _length_before(content: bytes, at: int, end: int) -> int:
+    """Return the length of the frame at an offset, or 0 if it does not end before `end`."""
+    if end - at < _FRAME.size:
+        return 0
+    (length,) = _KEY.unpack_from(content, at)
+    return _FRAME.size + length if 0 < length <= min(MAX_FRAME_BYTES, end - at - _FRAME.size) else 0
 
 
 def _measure_frame(content: bytes, at: int) -> tuple[int, bool]:

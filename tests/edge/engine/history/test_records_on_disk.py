@@ -10,10 +10,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from termite.engine.history import record_writer
+from termite.engine.history import past_builds, record_writer
 from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts
 from termite.engine.history.logic.kept_parts import BUILDS_KEPT
-from termite.engine.history.logic.record_file import INDEX_HEAD, RECORDS_HEAD, Wound, id_key, index_name, part_name
+from termite.engine.history.logic.record_file import (
+    INDEX_HEAD,
+    RECORDS_HEAD,
+    Damage,
+    RecordFrame,
+    Wound,
+    id_key,
+    index_name,
+    parse_frames,
+    part_name,
+)
 from termite.engine.history.past_builds import PastBuilds
 from termite.engine.history.record_writer import PackedRecords, RecordWriter
 from termite.engine.history.writing_lock import is_written
@@ -116,6 +126,28 @@ def test_a_crash_at_any_offset_loses_only_the_last_record(tmp_path: Path) -> Non
                 assert [build.id for build in past.builds()] == [1]
     assert seen == set(range(7))
     assert RecordWriter(tmp_path).last_build == 1
+
+
+def test_a_job_is_found_by_number_path_and_name_without_reading_the_records_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_history(tmp_path, synthetic_history(3, 200))
+    whole_bytes = sum(path.stat().st_size for path in records_in(tmp_path))
+    parsed: list[int] = []
+
+    def parse(content: bytes, base: int = 0, words: bytes = b"") -> tuple[list[RecordFrame], Damage | None]:
+        parsed.append(len(content))
+        return parse_frames(content, base, words)
+
+    monkeypatch.setattr(past_builds, "parse_frames", parse)
+    past = PastBuilds(tmp_path)
+    assert past.files_of_name(b"file470.o") == [b"build/file470.o"]
+    assert past.files_of_name(b"file47") == past.files_of_name(b"") == []
+    assert [job.id for job in past.made(b"build/file470.o")] == [470] == [past.job(470).id]  # type: ignore[union-attr]
+    assert 0 < sum(parsed) < whole_bytes / 50
+    for index in tmp_path.glob("*.index"):  # of a version that had other keys
+        index.write_bytes(index.read_bytes().replace(INDEX_HEAD, b"termite-record-index 1\n"))
+    assert past.files_of_name(b"file470.o") == [b"build/file470.o"]
 
 
 @pytest.mark.parametrize("is_last", [True, False])

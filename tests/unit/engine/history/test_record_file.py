@@ -63,6 +63,16 @@ def test_a_file_cut_at_any_offset_loses_only_its_last_record_and_says_so() -> No
             assert damage.offset == max([0, *(end for end in ENDS if end <= size)])
 
 
+def test_a_search_finds_the_frames_that_contain_the_words_wherever_a_file_ends() -> None:
+    for words in (b"gcc", b"file2.o", b"alert(1)", b"expected", b"\x00", b"not there"):
+        for size in range(len(CONTENT), 0, -97):
+            frames, _ = parse_frames(CONTENT[:size])
+            wanted = [frame for frame in frames if words in frame.content]
+            found, damage = parse_frames(CONTENT[:size], 0, words)
+            assert [frame for frame in found if words in frame.content] == wanted
+            assert damage is None or size not in ENDS
+
+
 def test_a_file_that_ends_with_zeros_is_torn() -> None:
     frames, damage = parse_frames(CONTENT + bytes(5000))
     assert len(frames) == len(RECORDS)
