@@ -119,12 +119,20 @@ def worker(fleet: Fleet, name: str, *arguments: str, cache: Path | None = None) 
 
 
 @contextlib.contextmanager
-def master(fleet: Fleet, tree: Path, *arguments: str, short: str = "0") -> Iterator[Master]:
-    """Start a master for `tree` that uses the workers of the fleet; stop it at the end."""
+def master(
+    fleet: Fleet, tree: Path, *arguments: str, short: str = "0", program: Sequence[str] = ()
+) -> Iterator[Master]:
+    """Start a master for `tree` that uses the workers of the fleet; stop it at the end.
+
+    `program` stands for termite-master if it is given.
+    """
     words = ["--secret", str(fleet.secret), "--coordinator", fleet.coordinator]
     words += ["--socket", str(tree / ".termite-socket"), "--short", short, *arguments]
     env = environment(fleet.base)
-    with daemon([str(COMMANDS / "termite-master"), *words], fleet.base / "master.log", env) as (process, _):
+    with daemon([*(program or [str(COMMANDS / "termite-master")]), *words], fleet.base / "master.log", env) as (
+        process,
+        _,
+    ):
         yield Master(process.pid, tree, env)
 
 

@@ -116,9 +116,12 @@ class Loads:
 
 
 @contextlib.contextmanager
-def simulated(settings: Settings, name: str, slots: int, *flags: str) -> Iterator[tuple[daemons.Master, list[Path]]]:
+def simulated(
+    settings: Settings, name: str, slots: int, *flags: str, program: Sequence[str] = ()
+) -> Iterator[tuple[daemons.Master, list[Path]]]:
     """Start a master and simulated workers with `slots` slots in all; stop them at the end.
 
+    `program` is that of `daemons.master`.
     Yield the master and the files into which the workers write their intervals when they end.
     """
     base = settings.work / "simulated"
@@ -134,7 +137,7 @@ def simulated(settings: Settings, name: str, slots: int, *flags: str) -> Iterato
             words = [fleet.coordinator, str(fleet.secret), f"s{number}", str(WORKERS), str(each), name, str(file)]
             log = base / f"simulated-{number}.log"
             stack.enter_context(daemons.daemon(daemons.module("simulated", *words, *flags), log, env))
-        master = stack.enter_context(daemons.master(fleet, tree))
+        master = stack.enter_context(daemons.master(fleet, tree, program=program))
         master.wait_for_workers(WORKERS * PROCESSES)
         yield master, files
 
