@@ -3,17 +3,23 @@
 The subcommands are in subcommands/; its docstring says how to add one.
 """
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from termite.cli.flags import VERSION, run_command
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.subcommands.registry import PROGRAM, command_list, find_subcommand, subcommand_parser
 from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import UserError
+from termite.engine.loop.readiness import wait_until_writable
 from termite.engine.nearest_name import wrong_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _HELP_WORDS = ("help", "--help", "-help", "-h")
 _VERSION_WORDS = ("--version", "-version")
@@ -41,14 +47,62 @@ def _run_whole(argv: Sequence[str]) -> int:
     `termite-ctl status | head` then ends as other programs do. The signal is ignored until then:
     it would end us as well when the other end of a connection is closed.
     """
+    plain = sys.stdout
+    if plain is sys.__stdout__ and isinstance(plain, io.TextIOWrapper):
+        sys.stdout = _writer_of(plain)
+    try:
+        return _run_and_flush(argv)
+    except BaseException as error:
+        # An error in a task comes in a group.
+        if _within(error, BrokenPipeError):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGPIPE)
+        if lost := _within(error, _OutputLostError):
+            sys.stdout = plain  # it has nothing that the interpreter could not write at its end
+            raise lost from None
+        raise
+
+
+def _run_and_flush(argv: Sequence[str]) -> int:
     try:
         code = run_words(argv)
+    except SystemExit:  # it has printed its help
         sys.stdout.flush()
-    except BrokenPipeError:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGPIPE)
         raise
+    sys.stdout.flush()
     return code
+
+
+def _within(error: BaseException, kind: type[Exception]) -> Exception | None:
+    """Return the error, or the first one in a group of errors, that is of a kind; None: there is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for one in error.exceptions if (found := _within(one, kind))), None)
+    return error if isinstance(error, kind) else None
+
+
+class _OutputLostError(UserError):
+    """The standard output cannot be written, as on a full disk."""
+
+
+class _StandardOutput(io.FileIO):
+    """The standard output, which raises _OutputLostError if it cannot be written."""
+
+    def write(self, content: "Buffer") -> int:
+        """Write a part of `content`, and return how long it is. Block if the output is a full pipe."""
+        try:
+            while (written := super().write(content)) is None:  # whoever started us may read without blocking
+                wait_until_writable(self.fileno())
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _OutputLostError(f"the output cannot be written: {error.strerror}") from None
+        return written
+
+
+def _writer_of(output: TextIO) -> TextIO:
+    """Return a writer for the descriptor of `output`."""
+    buffer: Any = io.BufferedWriter(cast(io.RawIOBase, _StandardOutput(output.fileno(), "w", closefd=False)))
+    return io.TextIOWrapper(buffer, output.encoding, output.errors, line_buffering=output.isatty())
 
 
 def run_words(argv: Sequence[str]) -> int:

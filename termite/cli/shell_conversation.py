@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 
 from termite.cli.client import START_ONE, NoMaster
 from termite.engine.errors import RemoteProtocolError, UserError
-from termite.engine.loop.readiness import wait_until_readable
+from termite.engine.loop.readiness import wait_until_readable, wait_until_writable
 from termite.engine.wire.protocol import records
 
 READ_BYTES = 64 * 1024
@@ -88,9 +88,19 @@ class Screen:
             return False
 
     def write(self, fd: int, content: bytes) -> None:
-        """Write output of the shell to stdout or stderr."""
+        """Write output of the shell to stdout or stderr. Raise UserError if that is impossible.
+
+        Raise BrokenPipeError if nobody reads it any more.
+        """
         while content:
-            content = content[os.write(fd, content) :]
+            try:
+                content = content[os.write(fd, content) :]
+            except BlockingIOError:  # whoever started us may read without blocking
+                wait_until_writable(fd)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise UserError(f"the output cannot be written: {error.strerror}") from None
 
     def notify(self, line: bytes) -> None:
         """Write a line of termite's own to stderr."""

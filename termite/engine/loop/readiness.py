@@ -1,4 +1,4 @@
-"""Wait until descriptors can be read.
+"""Wait until descriptors can be read or written.
 
 `select.select` fails for a descriptor above 1023, and a caller may leave us that many open ones.
 """
@@ -17,3 +17,10 @@ def wait_until_readable(fds: Iterable[int], limit_s: float | None = None) -> lis
     for fd in fds:
         poll.register(fd, select.POLLIN)
     return [fd for fd, _ in poll.poll(None if limit_s is None else limit_s * 1000)]
+
+
+def wait_until_writable(fd: int) -> None:
+    """Return when `fd` can be written, or has an error."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()

@@ -53,6 +53,30 @@ def test_last_lists_the_builds_and_shows_one(ctl: Ctl) -> None:
     assert "kept are 1 to 3" in unknown.stderr
 
 
+@pytest.mark.parametrize("words", [("jobs", "-all"), ("trace", "-o", "-"), ("jobs", "-help"), ("help",)])
+def test_an_output_that_cannot_be_written_is_no_error_of_ours(tree: Path, words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "termite.cli.ctl", *words]
+    with open("/dev/full", "wb") as full:
+        said = subprocess.run(command, cwd=tree, stdout=full, stderr=subprocess.PIPE, check=False, timeout=30)
+    assert (said.returncode, said.stderr) == (
+        100, b"termite-ctl: the output cannot be written: No space left on device\n",
+    )  # fmt: skip
+
+
+def test_a_reader_that_does_not_block_gets_the_whole_output(tree: Path, ctl: Ctl) -> None:
+    write_history(records_directory(tree), [synthetic_build(400, 4)])
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    command = [sys.executable, "-m", "termite.cli.ctl", "jobs", "-json"]
+    with subprocess.Popen(command, cwd=tree, stdout=writer, stderr=subprocess.PIPE) as listing:
+        with pytest.raises(subprocess.TimeoutExpired):  # the pipe is full
+            listing.wait(2)
+        os.close(writer)
+        with open(reader, "rb") as whole:
+            lines = whole.read().splitlines()
+        assert listing.wait(30) == 0 and len(lines) == 400
+
+
 def test_jobs_are_filtered(ctl: Ctl) -> None:
     _, jobs = HISTORY[-1]
 
