@@ -153,7 +153,7 @@ def job_lines(job: JobRecord, tree: str, now_s: float = 0.0) -> Iterator[str]:
     The times of a job that is not home end at `now_s`.
     """
     for name, text in _rows(job, tree, now_s):
-        for at, line in enumerate(text.split("\n")):
+        for at, line in enumerate(text.split("\n") if name == "command" else [text]):
             yield f"{name if not at else '':<10}{printable(line, LONGEST_LINE)}"
 
 

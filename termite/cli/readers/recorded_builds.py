@@ -10,6 +10,8 @@ from termite.engine.errors import UserError
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord
 from termite.engine.history.past_builds import PastBuilds
 
+LONGEST_NUMBER = 18  # digits of a number that a job may have
+
 
 class RecordedBuilds:
     """The recorded builds of one tree. All calls block.
@@ -42,7 +44,7 @@ class RecordedBuilds:
 
         The newest job is first. Return [] if there is none.
         """
-        if word.isdecimal() and (job := self.past.job(int(word))):
+        if word.isdecimal() and len(word) <= LONGEST_NUMBER and (job := self.past.job(int(word))):
             return [job]
         path = self.below_tree(word)
         return self.past.made(path) if path else []

@@ -41,16 +41,18 @@ def ctl(tree: Path) -> Ctl:
     return run
 
 
-def test_last_lists_the_builds_and_shows_one(ctl: Ctl) -> None:
+def test_last_lists_the_builds_and_shows_one(ctl: Ctl, tree: Path) -> None:
     listed = ctl("last").stdout.splitlines()
     assert [int(line.split()[0]) for line in listed[1:]] == [3, 2, 1]
     assert ctl("last", "2", cwd="build").stdout.startswith("build     2: make")
     assert [build["id"] for build in json.loads(ctl("last", "--json").stdout)] == [3, 2, 1]
     assert len(json.loads(ctl("last", "2", "--json").stdout)["jobs"]) == 60
     assert ctl("last", "--github").stdout.startswith("### termite: make")
+    write_history(records_directory(tree), [synthetic_build(0, 4)])
+    assert ctl("jobs").stderr == "termite-ctl: no job of build 4 is recorded\n"
     unknown = ctl("last", "7")
     assert unknown.returncode == 100
-    assert "kept are 1 to 3" in unknown.stderr
+    assert "kept are 1 to 4" in unknown.stderr
 
 
 @pytest.mark.parametrize("words", [("jobs", "-all"), ("trace", "-o", "-"), ("jobs", "-help"), ("help",)])
@@ -131,6 +133,7 @@ def test_log_and_why_find_a_job_by_its_number_and_by_its_file(ctl: Ctl, tree: Pa
     assert unknown.returncode == 100 and "no job 9999999 is recorded" in unknown.stderr
     unknown = ctl("log", "9999999")
     assert unknown.returncode == 100 and "termite-ctl top those that run now" in unknown.stderr
+    assert ctl("log", "9" * 5000).returncode == 100
     missing = ctl("log", "build/none.o")
     assert missing.returncode == 100
     assert "no recorded job wrote build/none.o" in missing.stderr

@@ -40,6 +40,8 @@ def test_what_may_be_said(words: list[str], meaning: tuple[int, bool, list[str]]
         ["gcc", "--", "x"],
         ["keep"],
         ["1.0"],
+        ["0"],
+        ["1" + "0" * 18],
     ],
 )
 def test_anything_else_is_a_wrong_call(words: list[str]) -> None:

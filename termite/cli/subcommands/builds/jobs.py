@@ -47,7 +47,8 @@ def _run(flags: Namespace) -> int:
         print("\n".join([JOB_HEAD, *map(job_line, jobs)]))
     else:
         whose = counted(len(builds), "build") if flags.all else f"build {newest.id}"
-        print_line("termite-ctl", f"none of the {counted(len(found), 'recorded job')} of {whose} matches")
+        none = f"none of the {counted(len(found), 'recorded job')} of {whose} matches"
+        print_line("termite-ctl", none if found else f"no job of {whose} is recorded")
     say_remarks(records)
     return 0
 

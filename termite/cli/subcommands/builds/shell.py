@@ -1,6 +1,7 @@
 """Open a shell on a worker, with the files, the directory and the environment of a job."""
 
 import os
+import re
 from argparse import REMAINDER, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def what_is_wanted(flags: Namespace) -> tuple[int, bool, list[str]]:
     end = words.index("--") if "--" in words else len(words)
     command, before = words[end + 1 :], words[:end]
     rest = [word for word in before if word not in ("-keep", "--keep")]
-    is_job = len(rest) == 1 and rest[0].isascii() and rest[0].isdigit()
+    is_job = len(rest) == 1 and bool(re.fullmatch(r"[1-9][0-9]{0,17}", rest[0], re.ASCII))
     if (rest and not is_job) or (end < len(words) and not command):
         usage = "usage: termite-ctl shell [-keep] [JOB] [-- COMMAND...]"
         raise UserError(usage, hint="JOB is the number of a job, which `termite-ctl jobs` shows")

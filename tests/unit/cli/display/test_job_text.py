@@ -53,6 +53,13 @@ def test_a_job_that_was_stopped_on_a_worker_names_it_in_every_view() -> None:
     assert place_word(queued) == "nowhere" and slot_tracks([queued]) == []
 
 
+def test_a_name_with_a_newline_is_one_name() -> None:
+    job = JobRecord(id=1, build=1, text="a\nb", cwd="/x\ny", files=(b"n\xff\nx",), file_count=1, dropped=(b"/d\nd",))
+    lines = list(job_lines(job, "/t\nt"))
+    assert lines[1:3] == ["command   a", "          b"] and "directory /x\\x0ay" in lines
+    assert "wrote     /t\\x0at/n\\xff\\x0ax" in lines and "dropped   /d\\x0ad" in lines
+
+
 def test_phases_follow_each_other_even_if_clocks_do_not() -> None:
     job = JobRecord(
         id=1, build=1, text="x", cwd="/", queued_s=10.0, sent_s=12.0, started_s=11.5, ended_s=14.0, home_s=15.0
