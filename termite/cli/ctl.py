@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from termite.cli.flags import VERSION, run_command
 from termite.cli.leftovers.footprints import start_sweep
@@ -99,10 +99,12 @@ class _StandardOutput(io.FileIO):
         return written
 
 
-def _writer_of(output: TextIO) -> TextIO:
-    """Return a writer for the descriptor of `output`."""
+def _writer_of(output: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return a writer for the descriptor of `output`, which writes any text in any encoding."""
     buffer: Any = io.BufferedWriter(cast(io.RawIOBase, _StandardOutput(output.fileno(), "w", closefd=False)))
-    return io.TextIOWrapper(buffer, output.encoding, output.errors, line_buffering=output.isatty())
+    keeps_bytes = output.encoding == "utf-8" and output.errors == "surrogateescape"
+    errors = "surrogateescape" if keeps_bytes else "backslashreplace"
+    return io.TextIOWrapper(buffer, output.encoding, errors, line_buffering=output.isatty())
 
 
 def run_words(argv: Sequence[str]) -> int:

@@ -65,6 +65,20 @@ def test_an_output_that_cannot_be_written_is_no_error_of_ours(tree: Path, words:
     )  # fmt: skip
 
 
+def test_a_terminal_of_another_encoding_shows_any_command(tree: Path) -> None:
+    odd = JobRecord(id=181, build=4, text="cc \u6f22 \xe9.c", cwd=str(tree), where=Where.HERE)
+    write_history(records_directory(tree), [synthetic_build(0, 4)._replace(jobs=[odd])])
+    for encoding, shown in (
+        ("ascii", rb"cc \u6f22 \xe9.c"),
+        ("latin-1", b"cc \\u6f22 \xe9.c"),
+        ("utf-8", "漢 é.c".encode()),
+    ):
+        command = [sys.executable, "-m", "termite.cli.ctl", "log", "181"]
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        said = subprocess.run(command, cwd=tree, env=env, capture_output=True, check=False, timeout=30)
+        assert said.returncode == 0 and shown in said.stdout, said
+
+
 def test_a_reader_that_does_not_block_gets_the_whole_output(tree: Path, ctl: Ctl) -> None:
     write_history(records_directory(tree), [synthetic_build(400, 4)])
     reader, writer = os.pipe()
