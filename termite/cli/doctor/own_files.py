@@ -51,20 +51,28 @@ def judge_variables(env: Mapping[str, str]) -> Iterator[Finding]:
 def _directory_checks() -> Iterator[Finding]:
     for about, kind in (("state", STATE), ("cache", CACHE)):
         first = candidates(kind)[0]
-        reason = find_stranger(first)
-        if not reason and first.exists() and not os.access(first, os.W_OK | os.X_OK):
-            reason = "you may not write to it"
         try:
             used = own_directory(kind)
         except UserError as error:
             yield failure_of(OWN, about, error)
             continue
-        if reason:
-            text = f"{first}: {reason}; {used} is used instead"
-            mend = f"as root: chown -R {os.geteuid()} {first} && chmod -R go-w {first}"
-            yield Finding(OWN, about, Level.WARNING, text, mend)
-        else:
+        if used == first:
             yield Finding(OWN, about, Level.OK, f"{used} is yours alone")
+        else:
+            reason, mend = _why_not(first, kind[0])
+            yield Finding(OWN, about, Level.WARNING, f"{first}: {reason}; {used} is used instead", mend)
+
+
+def _why_not(directory: Path, variable: str) -> tuple[str, str]:
+    """Return why a directory is not used, and what mends that. `variable` may name another one."""
+    if stranger := find_stranger(directory):
+        return stranger, f"as root: chown -R {os.geteuid()} {directory} && chmod -R go-w {directory}"
+    if os.path.isdir(directory):
+        return "you may not write to it", f"as root: chown -R {os.geteuid()} {directory} && chmod -R u+rwX {directory}"
+    if os.path.lexists(directory):
+        return "it is no directory", f"mv {directory} {directory}.old"
+    mend = f"unset {variable}" if os.environ.get(variable) else f"mkdir -p -m 700 {directory}"
+    return "it cannot be made", mend
 
 
 def _master_checks(env: Mapping[str, str]) -> Iterator[Finding]:
