@@ -92,6 +92,8 @@ def _rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) 
     if build.ended_s:
         yield "end", build_end_text(build)
     yield "jobs", places_text(figures)
+    if lost := unrecorded_text(build, len(jobs)):
+        yield "records", lost
     yield "CPU", f"{duration_text(figures.cpu_s)} on workers, {figures.parallelism:.1f} commands at once on average"
     yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"
     for name, worker in figures.by_worker.items():
@@ -124,6 +126,14 @@ def places_text(figures: BuildFigures) -> str:
     """Return how many jobs a build has, and where they ran."""
     places = ", ".join(f"{count} {_PLACES[place]}" for place, count in figures.jobs_in_places.items())
     return f"{sum(figures.jobs_in_places.values())}: {places}" if places else "none"
+
+
+def unrecorded_text(build: BuildRecord, recorded: int) -> str:
+    """Return how many jobs of a build have no record, or "" if all have. `recorded` have one."""
+    if not build.ended_s or build.jobs <= recorded:
+        return ""
+    lost = build.jobs - recorded
+    return f"{lost} of {counted(build.jobs, 'job')} have none: the disk was full, or they were removed to make room"
 
 
 def _troubles(counts: BuildCounts) -> Iterator[tuple[str, str]]:

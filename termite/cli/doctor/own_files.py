@@ -7,6 +7,7 @@ from pathlib import Path
 
 from termite import __version__
 from termite.cli import client
+from termite.cli.amounts import size_text
 from termite.cli.doctor.finding import Finding, Level, failure_of
 from termite.cli.leftovers.footprints import is_elsewhere, living_places
 from termite.cli.places import CACHE, STATE, candidates, own_directory, working_directory
@@ -16,6 +17,7 @@ from termite.engine.host.ownership import find_stranger
 from termite.engine.wire.identity import read_secret
 
 OWN = "your files"
+LEAST_BYTES = 16 * 1024 * 1024  # a build of 5,000 jobs has 2 MB of records
 ANSWER_S = 3.0  # of a master
 
 
@@ -56,11 +58,20 @@ def _directory_checks() -> Iterator[Finding]:
         except UserError as error:
             yield failure_of(OWN, about, error)
             continue
-        if used == first:
+        free_bytes = _free_bytes(used)
+        if free_bytes < LEAST_BYTES:
+            text = f"{used}: {size_text(free_bytes)} are free, so that records, logs or stores may be lost"
+            yield Finding(OWN, about, Level.WARNING, text, f"remove files from the disk of {used}")
+        elif used == first:
             yield Finding(OWN, about, Level.OK, f"{used} is yours alone")
         else:
             reason, mend = _why_not(first, kind[0])
             yield Finding(OWN, about, Level.WARNING, f"{first}: {reason}; {used} is used instead", mend)
+
+
+def _free_bytes(directory: Path) -> int:
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
 
 
 def _why_not(directory: Path, variable: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from termite.cli.display.build_text import (
     clock_text,
     places_text,
     progress_text,
+    unrecorded_text,
 )
 from termite.cli.display.job_text import (
     begin_s,
@@ -186,6 +187,8 @@ def _build_rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRec
     yield "took", build_time_text(build, figures)
     yield "end", build_end_text(build)
     yield "jobs", places_text(figures)
+    if lost := unrecorded_text(build, len(jobs)):
+        yield "records", lost
     yield "CPU on workers", duration_text(figures.cpu_s)
     yield "average parallelism", f"{figures.parallelism:.1f}"
     yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"

@@ -50,9 +50,11 @@ def test_last_lists_the_builds_and_shows_one(ctl: Ctl, tree: Path) -> None:
     assert ctl("last", "--github").stdout.startswith("### termite: make")
     write_history(records_directory(tree), [synthetic_build(0, 4)])
     assert ctl("jobs").stderr == "termite-ctl: no job of build 4 is recorded\n"
+    write_history(records_directory(tree), [synthetic_build(9, 5)._replace(jobs=[])])
+    assert "termite-ctl: records of build 5: 9 of 9 jobs have none: " in ctl("jobs").stderr
     unknown = ctl("last", "7")
     assert unknown.returncode == 100
-    assert "kept are 1 to 4" in unknown.stderr
+    assert "kept are 1 to 5" in unknown.stderr
 
 
 @pytest.mark.parametrize("words", [("jobs", "-all"), ("trace", "-o", "-"), ("jobs", "-help"), ("help",)])

@@ -28,7 +28,7 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    from termite.cli.display.build_text import JOB_HEAD, job_line
+    from termite.cli.display.build_text import JOB_HEAD, job_line, unrecorded_text
     from termite.cli.display.job_text import slot_time_s
 
     records = recorded_builds_here()
@@ -49,6 +49,8 @@ def _run(flags: Namespace) -> int:
         whose = counted(len(builds), "build") if flags.all else f"build {newest.id}"
         none = f"none of the {counted(len(found), 'recorded job')} of {whose} matches"
         print_line("termite-ctl", none if found else f"no job of {whose} is recorded")
+    if not flags.all and (lost := unrecorded_text(newest, len(found))):
+        print_line("termite-ctl", f"records of build {newest.id}: {lost}")
     say_remarks(records)
     return 0
 

@@ -61,6 +61,14 @@ def test_a_build_without_an_end_or_without_jobs_is_shown() -> None:
     assert any("none" in line for line in build_lines(build, []))
 
 
+def test_jobs_without_a_record_are_said() -> None:
+    build, jobs = synthetic_build(20)
+    assert "have none" not in "\n".join(build_lines(build, jobs))
+    assert any(line.startswith("records   5 of 20 jobs have none: ") for line in build_lines(build, jobs[:15]))
+    open_build = msgspec.structs.replace(build, ended_s=0.0)
+    assert not any(line.startswith("records") for line in build_lines(open_build, jobs[:15]))
+
+
 def test_a_build_whose_master_was_killed_is_cut_off_everywhere() -> None:
     build, jobs = synthetic_build(20)
     build = msgspec.structs.replace(build, is_cut_off=True, exit_code=-1)
