@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from termite.engine.history.logic.build_tally import cut_off
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord
@@ -18,6 +19,7 @@ from termite.engine.history.logic.record_file import (
     Damage,
     IndexEntry,
     RecordFrame,
+    Wound,
     file_key,
     id_key,
     index_name,
@@ -125,12 +127,7 @@ class PastBuilds:
 
     def _parts(self) -> list[Path]:
         """Return the files of records, the newest first."""
-        try:
-            names = os.listdir(self.directory)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        parts = sorted(((numbers, name) for name in names if (numbers := part_numbers(name))), reverse=True)
-        return [self.directory / name for _, name in parts]
+        return parts_in(self.directory)[::-1]
 
     def _all(self, path: Path, containing: bytes = b"") -> list[JobRecord]:
         jobs = (frame for frame in self._frames(path, 0, containing) if frame.kind == JOB)
@@ -138,14 +135,14 @@ class PastBuilds:
 
     def _with_key(self, path: Path, kind: bytes, key: int) -> Iterator[JobRecord | BuildRecord]:
         """Yield the records that may have a key, the newest first."""
-        index = _read(path.with_name(index_name(path.name)))
+        index = self._read(path.with_name(index_name(path.name)))
         entries, end = read_index(index, key, _size_of(path))  # the records are written first
         for frame in reversed(self._frames(path, end)):
             if frame.kind == kind and (record := parse_record(frame)):
                 yield record
         if not entries:
             return
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with contextlib.suppress(OSError), _open(path) as file:  # one that cannot be read was said above
             for entry in entries:
                 if record := self._record_at(file.fileno(), path, entry):
                     yield record
@@ -158,25 +155,44 @@ class PastBuilds:
 
     def _frames(self, path: Path, start: int, words: bytes = b"") -> list[RecordFrame]:
         """Return the frames of a file from an offset on that contain `words`."""
-        frames, damage = parse_frames(_read(path, start), start, words)
+        frames, damage = parse_frames(self._read(path, start), start, words)
         if damage:
             self.damages.append(DamagedPart(path, damage))
         return frames
+
+    def _read(self, path: Path, start: int = 0) -> bytes:
+        """Return what a file has from an offset on. A file that was removed meanwhile is empty."""
+        try:
+            with _open(path) as file:
+                if start:
+                    file.seek(start)
+                return file.read()
+        except FileNotFoundError:
+            return b""
+        except OSError:
+            self.damages.append(DamagedPart(path, Damage(Wound.UNREADABLE, start)))
+            return b""
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a file. A FIFO that somebody has put in its place holds nobody up."""
+    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def parts_in(directory: Path) -> list[Path]:
+    """Return the files of records, the oldest first. Nothing but files counts, no symlink or FIFO."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    parts = sorted((numbers, name) for name in names if (numbers := part_numbers(name)))
+    return [directory / name for _, name in parts]
 
 
 def _size_of(path: Path) -> int:
     """Return the bytes of a file. A file that was removed meanwhile is empty."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
-
-
-def _read(path: Path, start: int = 0) -> bytes:
-    """Return what a file has from an offset on. A file that was removed meanwhile is empty."""
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read()
-    except FileNotFoundError:
-        return b""

@@ -25,7 +25,7 @@ from termite.engine.history.logic.record_file import (
     part_name,
     part_numbers,
 )
-from termite.engine.history.past_builds import PastBuilds
+from termite.engine.history.past_builds import PastBuilds, parts_in
 from termite.engine.history.writing_lock import lock_records
 
 DAMAGED = ".damaged"  # the end of the name of a file that was set aside
@@ -188,7 +188,7 @@ class RecordWriter:
 
     def _set_aside(self) -> None:
         """Rename files that begin wrongly, so that they are read no more. Keep a few of them."""
-        for path in _files_in(self.directory):
+        for path in parts_in(self.directory):
             if not _begins_well(path):
                 log.warning("records-damaged path=%s", path)
                 for damaged in (path, path.with_name(index_name(path.name))):
@@ -227,14 +227,10 @@ def _last_ids(directory: Path, builds: list[BuildRecord]) -> tuple[int, int]:
 
 
 def _parts_in(directory: Path) -> Iterable[BuildPart]:
-    for path in _files_in(directory):
+    for path in parts_in(directory):
         if found := part_numbers(path.name):
             size, index_size = _size_of(path), _size_of(path.with_name(index_name(path.name)))
             yield BuildPart(*found, size + index_size, size <= len(RECORDS_HEAD))
-
-
-def _files_in(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.iterdir()) if part_numbers(path.name)]
 
 
 def _size_of(path: Path) -> int:

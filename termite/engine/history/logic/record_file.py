@@ -46,6 +46,7 @@ class Wound(enum.Enum):
 
     TORN = "torn"  # its end is missing, as after a crash
     BROKEN = "broken"  # something within it is wrong
+    UNREADABLE = "unreadable"  # the system refuses to read it
     FOREIGN = "foreign"  # it is no file of this format and version
 
 

@@ -242,6 +242,36 @@ def test_a_full_disk_leaves_a_cut_off_build_to_the_next_master(tmp_path: Path, m
     assert PastBuilds(tmp_path).builds()[0].ended_s == synthetic.build.started_s, "it has no job"
 
 
+def test_what_is_no_file_of_records_is_left_alone(tmp_path: Path) -> None:
+    write_history(tmp_path, synthetic_history(2, 3))
+    (tmp_path / part_name(3, 0)).symlink_to("/etc/passwd")
+    (tmp_path / part_name(4, 0)).mkdir()
+    os.mkfifo(tmp_path / part_name(5, 0))
+    (index := tmp_path / index_name(part_name(1, 0))).unlink()
+    os.mkfifo(index)
+    assert [build.id for build in PastBuilds(tmp_path).builds()] == [2, 1]
+    writer = RecordWriter(tmp_path)
+    assert writer.last_build == 2 and not writer.start(3) and writer.start(7)
+    writer.close()
+    assert (tmp_path / part_name(3, 0)).is_symlink() and (tmp_path / part_name(4, 0)).is_dir()
+
+
+def test_a_part_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_history(tmp_path, synthetic_history(2, 3))
+    real = os.open
+
+    def refuse(path: Path, flags: int) -> int:
+        if path.name == part_name(2, 0):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", refuse)
+    past = PastBuilds(tmp_path)
+    assert [build.id for build in past.builds()] == [1]
+    assert [damaged.damage.wound for damaged in past.damages] == [Wound.UNREADABLE]
+    assert past.job(2) is not None and past.job(5) is None
+
+
 def test_readers_that_ask_for_the_lock_hold_no_master_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RecordWriter(tmp_path).close()
     reader = os.open(tmp_path / "lock", os.O_RDONLY)
