@@ -74,7 +74,7 @@ def _run_and_flush(argv: Sequence[str]) -> int:
 
 
 def _within(error: BaseException, kind: type[Exception]) -> Exception | None:
-    """Return the error, or the first one in a group of errors, that is of a kind; None: there is none."""
+    """Return the error, or the first one in a group, that is of a kind. None: there is none."""
     if isinstance(error, BaseExceptionGroup):
         return next((found for one in error.exceptions if (found := _within(one, kind))), None)
     return error if isinstance(error, kind) else None
@@ -88,7 +88,7 @@ class _StandardOutput(io.FileIO):
     """The standard output, which raises _OutputLostError if it cannot be written."""
 
     def write(self, content: "Buffer") -> int:
-        """Write a part of `content`, and return how long it is. Block if the output is a full pipe."""
+        """Write a part of `content`, and return how long it is. Block while a pipe is full."""
         try:
             while (written := super().write(content)) is None:  # whoever started us may read without blocking
                 wait_until_writable(self.fileno())

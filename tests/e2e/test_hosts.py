@@ -51,7 +51,10 @@ def ip(pid: int, words: str) -> None:
 
 @pytest.fixture(scope="module")
 def five_hosts(make_place: MakePlace) -> Iterator[tuple[Cluster, Place]]:
-    """Yield four hosts, a user's master and coordinator, workers of root and of a user; and a fifth of root."""
+    """Yield a cluster on four hosts, and a fifth host of root.
+
+    They have a user's master and coordinator, a worker of root and a worker of a user.
+    """
     with (
         make_place("ordinary", network=True) as home,
         make_place("root", network=True) as other,
@@ -135,7 +138,7 @@ def test_pages_show_and_drain_workers_on_other_hosts(four_hosts: Cluster) -> Non
 
 @pytest.mark.parametrize("user", ["ordinary", "root"])
 def test_every_view_is_true_of_workers_on_other_hosts(five_hosts: tuple[Cluster, Place], user: str) -> None:
-    """The test finds the worker of a job by the job's ancestors, and the job's times in files of the job."""
+    """The test finds the worker of a job by the job's ancestors, and its times in its files."""
     whole, other = five_hosts
     with ExitStack() as stack:
         top, tree = whole.tree, whole.tree.subtree("seen")

@@ -39,7 +39,10 @@ def build_line(build: BuildRecord) -> str:
 
 
 def build_end_word(build: BuildRecord) -> str:
-    """Return how a build ended, for a cell of a table: an exit code, a signal, `-`, `cut off` or `open`."""
+    """Return how a build ended, for a cell of a table.
+
+    It is an exit code, a signal, `-`, `cut off` or `open`.
+    """
     if not build.ended_s:
         return "open"
     if build.is_cut_off:

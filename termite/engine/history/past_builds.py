@@ -180,7 +180,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def parts_in(directory: Path) -> list[Path]:
-    """Return the files of records, the oldest first. Nothing but files counts, no symlink or FIFO."""
+    """Return the files of records, the oldest first. No symlink, directory or FIFO counts."""
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]

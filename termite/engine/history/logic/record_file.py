@@ -8,8 +8,8 @@ A build has one or more *parts*, each a file `BUILD-PART.records` with an index 
            B: BuildRecord), then its msgpack
     entry: u32 CRC-32 of a key, u32 length of the whole frame, u64 its offset in the file
 
-All numbers are little endian. The keys of a job are its id, its text, and the path and the last part
-of each file that it wrote; each frame of a build has one key. Records are written before their
+All numbers are little endian. The keys of a job are its id, its text, and the path and the last
+part of each file that it wrote. Each frame of a build has one key. Records are written before their
 entries, so that an index only lacks the last ones. A reader scans the frames behind the last entry.
 
 A file that was cut at any place is no error: the last frame is *torn*, and is skipped.
@@ -131,7 +131,7 @@ def text_key(text: str) -> int:
 
 
 def file_key(path: bytes) -> int:
-    """Return the checksum of the key that is a file below the tree, or the last part of its path."""
+    """Return the checksum of the key that is a file below the tree, or its path's last part."""
     return crc32(b"f" + path)
 
 
