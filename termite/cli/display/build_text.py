@@ -12,7 +12,7 @@ from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 JOB_HEAD = f"{'job':>7}  {'place':<16}{'time':>10}  {'end':<8} command"
 _COUNTS = "{:>6} {:>7} {:>6} {:>6} {:>7}"  # of jobs
-_HEADS = _COUNTS.format("jobs", "workers", "here", "cache", "nowhere")
+_HEADS = _COUNTS.format("jobs", "workers", "local", "cache", "nowhere")
 BUILD_HEAD = f"{'build':>5}  {'started':<20}{'took':>11}  {_HEADS}  {'end':<8} command"
 
 
@@ -105,7 +105,7 @@ def _rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) 
     if cancelled := sum(job.cause.kind is Why.CANCELLED for job in jobs):
         yield "cancelled", f"{counted(cancelled, 'job')}: the launcher ended before the command did (Ctrl-C, a signal)"
     for cause, count in figures.here:
-        yield "here", f"{counted(count, 'job')}: {words_of(cause)}"
+        yield "local", f"{counted(count, 'job')}: {words_of(cause)}"
     yield from _troubles(build.counts)
 
 

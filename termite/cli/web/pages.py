@@ -122,7 +122,7 @@ def _builds_table(builds: Iterable[BuildRecord]) -> Html:
         ]
         for build in builds
     ]
-    head = ["build", "started", "took", "jobs", "on workers", "here", "known", "end", "command"]
+    head = ["build", "started", "took", "jobs", "on workers", "local", "known", "end", "command"]
     return table(head, rows, numbers=(0, 2, 3, 4, 5, 6)) if rows else tag("p", "No build is recorded.")
 
 

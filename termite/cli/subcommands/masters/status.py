@@ -43,7 +43,8 @@ def _status_text(status: Reply) -> str:
         ("", f"{jobs['retried']} retried, {jobs['failed']} could not be run, {jobs['answered']} had nothing to do"),
         (
             "slots",
-            f"{slots['busy']} of {slots['leased']} busy on workers; {local['busy']} of {local['count']} here",
+            f"{slots['busy']} of {slots['leased']} busy on workers; "
+            f"{local['busy']} of {local['count']} on this machine",
         ),
         ("traffic", f"{size_text(sent)} sent, {size_text(received)} received"),
         ("", _requests_text(status)),
