@@ -640,6 +640,26 @@ def test_without_a_master_a_tree_that_stands_at_its_path_is_built(launcher: Path
     assert (done.returncode, done.stdout, done.stderr) == (0, os.fsencode(tree / "sub") + b"\n", b"")
 
 
+@pytest.mark.needs_root("gives a mark to another user")
+@pytest.mark.parametrize("kind", ["file", "symlink", "directory"])
+def test_without_a_master_a_mark_of_another_user_in_a_directory_of_all_is_ignored(
+    launcher: Path, tree: Path, kind: str
+) -> None:
+    mark = tree / ".termite-at"
+    match kind:
+        case "file":
+            mark.write_text("/build/p\n")
+        case "symlink":
+            mark.symlink_to("/etc/hostname")
+        case "directory":
+            mark.mkdir()
+    os.chown(mark, 61000, 61000, follow_symlinks=False)
+    (tree / "sub").mkdir()
+    for mode, code in ((0o755, 106), (0o1777, 0)):
+        tree.chmod(mode)
+        assert subprocess.run([launcher, "true"], cwd=tree / "sub", timeout=20).returncode == code
+
+
 def test_without_a_master_it_is_the_command(launcher: Path, tree: Path) -> None:
     with started([launcher, "sh", "-c", 'echo "$0 $1 $$"; exit 6', "a", "b"], tree) as process:
         assert finish(process) == (6, f"a b {process.pid}\n".encode(), b"")

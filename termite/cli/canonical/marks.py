@@ -7,10 +7,14 @@ The launcher reads it, too (native/launcher/surroundings/mark.c).
 A directory that has the path which its mark names needs nothing special. This is so within the
 namespace of such a build, and also for a tree which really stands at that path.
 
+Every other user can put a file into a directory like /tmp, and would stop all builds below with a
+mark. Such a mark does not count.
+
 Every build waits for this module.
 """
 
 import os
+import stat
 from errno import ELOOP
 from pathlib import Path
 
@@ -36,10 +40,12 @@ def read_mark(top: Path) -> str:
     try:
         fd = os.open(top / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == ELOOP:
+        if error.errno == ELOOP and not _is_of_stranger(top, top / MARK):
             raise _unreadable(top) from error
         return ""  # also if a directory on the way is closed to us: nobody has built there
     try:
+        if _is_of_stranger(top, fd):
+            return ""
         text = os.fsdecode(os.read(fd, _MOST_BYTES)).removesuffix("\n")
     except OSError as error:
         raise _unreadable(top) from error
@@ -48,6 +54,15 @@ def read_mark(top: Path) -> str:
     if not text.startswith("/") or "\n" in text:
         raise _unreadable(top)
     return text
+
+
+def _is_of_stranger(top: Path, mark: Path | int) -> bool:
+    """Return whether another user has put the mark into a directory in which all may write."""
+    try:
+        directory, there = os.stat(top), os.stat(mark, follow_symlinks=isinstance(mark, int))
+    except OSError:  # it has just been removed
+        return True
+    return bool(directory.st_mode & stat.S_IWOTH) and there.st_uid not in (os.geteuid(), 0, directory.st_uid)
 
 
 def _unreadable(top: Path) -> UserError:

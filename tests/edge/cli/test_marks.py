@@ -1,5 +1,6 @@
 """A mark says at which path a tree is built."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,3 +52,28 @@ def test_a_mark_that_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / MARK).mkdir()
     with pytest.raises(UserError, match="has no path in it"):
         check_directory(tmp_path)
+
+
+@pytest.mark.needs_root("gives a mark to another user")
+@pytest.mark.parametrize("kind", ["file", "symlink", "directory"])
+def test_a_mark_that_another_user_has_put_into_a_directory_of_all_users_does_not_count(
+    tmp_path: Path, kind: str
+) -> None:
+    mark, tree = tmp_path / MARK, tmp_path / "tree"
+    tree.mkdir()
+    match kind:
+        case "file":
+            mark.write_text("/build/p\n")
+        case "symlink":
+            mark.symlink_to("/etc/hostname")
+        case "directory":
+            mark.mkdir()
+    os.chown(mark, 61000, 61000, follow_symlinks=False)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        check_directory(tree)
+    tmp_path.chmod(0o1777)
+    check_directory(tree)
+    assert find_mark(tree) is None
+    os.chown(tmp_path, 61000, 61000)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        check_directory(tree)
