@@ -11,7 +11,7 @@ from tests.e2e.conftest import MakePlace
 from tests.e2e.places import IS_ROOT, Outcome
 
 SETUID = "echo it >tool; chmod 4755 tool"
-HOOK = "mkdir -p .git/hooks; echo it >.git/hooks/post-commit"
+HOOK = "mkdir -p .bare/hooks; echo it >.bare/hooks/post-commit"  # of a repository with a name of its own
 RULES = "echo '[]' >.termite-localrc"
 
 
@@ -27,10 +27,11 @@ def run_here(tree: Tree) -> int:
 
 @pytest.mark.parametrize(
     ("script", "name"),
-    [(SETUID, b"tool"), (HOOK, b".git/hooks/post-commit"), (RULES, b".termite-localrc")],
+    [(SETUID, b"tool"), (HOOK, b".bare/hooks/post-commit"), (RULES, b".termite-localrc")],
     ids=["setuid", "hook", "rules"],
 )
 def test_the_command_runs_here_and_the_file_is_named(watched: Tree, script: str, name: bytes) -> None:
+    watched.write(".bare/HEAD", "ref: refs/heads/main\n")
     done = watched.termite("sh", "-c", script)
     assert (done.code, done.stdout) == (0, b""), done
     assert Reason.LATER_CODE.words.encode() in done.stderr and name in done.stderr

@@ -17,7 +17,6 @@ import trio
 from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import (
     Conflict,
@@ -36,7 +35,6 @@ from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
 from termite.engine.launch.output import OutputDiffers
-from termite.engine.loop.long_work import compute
 from termite.engine.master.fallback import (
     end_differing,
     fall_back,
@@ -396,5 +394,5 @@ async def check_result(master: Master, job: Job, ran: Ran) -> None:
         raise ResultRefused(Reason.OWNERS_SHOWN, ())
     if rule is not None and rule.trusted:
         return
-    if found := await compute(len(ran.changes), lambda: find_later_code(ran.changes, master.writable_root)):
+    if found := await master.find_later_code(ran.changes):
         raise ResultRefused(Reason.LATER_CODE, [os.fsdecode(path) for path in found])

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +10,13 @@ from pathlib import Path
 import trio
 
 from termite import __version__
+from termite.engine import look_calls
 from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.local_or_remote import KnownPlaces, Tie, decide, tie_by_memory
 from termite.engine.decide.logic.attribute_programs import depends_on_owners
+from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites
@@ -32,6 +34,7 @@ from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
 from termite.engine.launch.output import HeldOutputs
 from termite.engine.launch.vantage import Vantage, difference, own_vantage
 from termite.engine.loop.fd_watcher import FdWatcher
+from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.placement.settled_check import SettledCheck
@@ -45,7 +48,7 @@ from termite.engine.master.reuse.result_cache import ResultCache, open_cache
 from termite.engine.master.reuse.run_observer import RunObserver
 from termite.engine.master.user_notices.notices import Notices
 from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
-from termite.engine.model import CacheMode, Command, How, MachineFacts, TraceMode, Verdict
+from termite.engine.model import CacheMode, Change, Command, How, MachineFacts, TraceMode, Verdict
 from termite.engine.paths import is_within, tree_path
 from termite.engine.recall.fact_reader import FactReader
 from termite.engine.recall.shared_store.shared_settings import SharedSettings
@@ -209,6 +212,13 @@ class Master:
         """
         return depends_on_owners(command.text, self.root, is_mixed=self.tree.notes.is_mixed, is_root=self._is_root)
 
+    async def find_later_code(self, changes: Sequence[Change]) -> list[bytes]:
+        """Return the paths by which a result would make code run later.
+
+        A long result takes a thread.
+        """
+        return await compute(len(changes), lambda: find_later_code(changes, self.writable_root, _may_have))
+
     def remember(self, job: Job) -> None:
         """Remember the surroundings of a job, which was parsed, for a shell like it."""
         if (command := job.command) is not None:
@@ -250,6 +260,14 @@ class Master:
             self.vantage = own_vantage()
             found = difference(self.vantage, vantage, cwd)
         return found
+
+
+def _may_have(path: bytes) -> bool:
+    """Return whether something is at a path of the tree, or whether the look fails."""
+    try:
+        return look_calls.has_entry(b"/" + path)
+    except OSError:
+        return True
 
 
 def _open_cache(config: MasterConfig, root: bytes) -> ResultCache | None:

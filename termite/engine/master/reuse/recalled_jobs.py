@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Collection, Sequence
 
-from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.errors import (
     Conflict,
     FsError,
@@ -14,7 +13,6 @@ from termite.engine.errors import (
     ResultRefused,
     Retryable,
 )
-from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import NAMED_PLACES, report_half_published
 from termite.engine.master.placement.machine_questions import Wanted
@@ -140,10 +138,8 @@ async def _publish(
     if output is None:
         raise Retryable(Reason.LOOK_FAILED, "the output is gone")
     rule = job.verdict.rule if job.verdict else None
-    if not (rule and rule.trusted):
-        found = await compute(len(changes), lambda: find_later_code(changes, master.writable_root))
-        if found:
-            raise ResultRefused(Reason.LATER_CODE, ())
+    if not (rule and rule.trusted) and await master.find_later_code(changes):
+        raise ResultRefused(Reason.LATER_CODE, ())
     job.phase = Phase.FETCHING
     blobs = {sha256: digest for sha256, digest in result.blobs.items() if digest != result.output_blob}
     async with StoredContents(cache.store, blobs.values(), master.tree) as contents:

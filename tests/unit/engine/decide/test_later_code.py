@@ -120,10 +120,66 @@ def test_what_builds_make_is_not(name: str, mode: int) -> None:
     assert found(name, mode) == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".g\u200cit/config",
+        ".git\ufeff/hooks/post-commit",
+        "\u2060.envrc",
+        ".ba\u017fhrc",  # long s
+        ".\u00dfh/rc",  # sharp s
+        ".con\ufb01g/git/config",  # ligature
+        ".git./config",
+        ".git . /hooks/x",
+        ".envrc.",
+        "a. /.GIT /config",
+    ],
+)
+def test_other_spellings_of_a_name_count(name: str) -> None:
+    assert found(name) == [name.encode()]
+
+
+def found_in(repository: str, name: str, link_to: str | None = None) -> tuple[list[bytes], list[bytes]]:
+    asked: list[bytes] = []
+
+    def has_entry(path: bytes) -> bool:
+        asked.append(path)
+        return path == ROOT + b"/" + repository.encode() + b"/HEAD"
+
+    change = Change(ROOT + b"/" + name.encode(), Attr(FILE, 0, 1))
+    if link_to:
+        change = Change(change.path, change.attr, ROOT + b"/" + link_to.encode())
+    return find_later_code([change], ROOT, has_entry), asked
+
+
+@pytest.mark.parametrize(
+    "name", ["config", "config.worktree", "commondir", "hooks/pre-push", "hooks", "sequencer/todo", "rebase-merge/done"]
+)
+@pytest.mark.parametrize("repository", [".bare", "git dirs/x", "x.git/worktrees/w", ".git\u200c"])
+def test_a_repository_of_any_name_has_hooks_and_settings(repository: str, name: str) -> None:
+    path = f"{repository}/{name}"
+    assert found_in(repository, path)[0] == [path.encode()]
+    assert found_in("elsewhere", path)[0] == ([path.encode()] if repository.startswith(".git") else [])
+    assert found_in(repository, "other", link_to=path)[0] == [b"other"]
+
+
+def test_only_what_may_be_of_a_repository_costs_a_look() -> None:
+    for name in ("a.o", "config.h", "hooks.c", "src/HEAD.c", "sub/commondir.o"):
+        assert found_in("sub", name) == ([], [])
+    assert found_in("x", "src/hooks/use.js") == ([], [ROOT + b"/src/HEAD"])
+    assert found_in("x", "a" + 9 * "/hooks" + "/x")[0], "nobody looks for ever"
+
+
+def test_a_link_to_later_code_is_found() -> None:
+    change = Change(ROOT + b"/x", Attr(FILE, 0, 1), ROOT + b"/.git/hooks/pre-push")
+    assert find_later_code([change], ROOT) == [b"x"]
+
+
 def test_the_directories_above_the_tree_do_not_count() -> None:
     assert found("config", root=b"home/u/.git") == []
     assert found("hooks/x", root=b"home/u/.git") == []
     assert found(".git/config", root=b"home/u/.git") == [b".git/config"]
+    assert find_later_code([Change(ROOT + b"/hooks/x", Attr(FILE, 0, 1))], ROOT + b"/hooks", lambda path: True) == []
 
 
 def test_a_path_outside_the_tree_counts_from_the_root_of_the_machine() -> None:
@@ -131,8 +187,10 @@ def test_a_path_outside_the_tree_counts_from_the_root_of_the_machine() -> None:
     assert find_later_code(changes, ROOT) == [b"tmp/.gdbinit"]
 
 
-@pytest.mark.parametrize("name", [b".git", b".jj", b".hg", b".config", b".local", b"x.git", b".vimr", b"a"])
-@pytest.mark.parametrize("end", [b"/x", b"/hooks.", b"/config."])
+@pytest.mark.parametrize(
+    "name", [b".git", b".jj", b".hg", b".config", b".local", b"x.git", b".vimr", b"a", b".", b"\xc3\x9f", b"\xff", b" "]
+)
+@pytest.mark.parametrize("end", [b"/x", b"/hooks-", b"/config-"])
 def test_a_path_of_many_directories_takes_no_time(name: bytes, end: bytes) -> None:
     """A hostile worker makes the longest path that a message takes. Quadratic time is minutes."""
     path = ROOT + (b"/" + name) * (250_000 // (len(name) + 1)) + end
