@@ -56,7 +56,7 @@ _NEAR_BELOW = {name: re.compile(pattern, re.VERBOSE) for name, pattern in _NEAR.
 # without which a directory is none.
 _BARE = re.compile(rb"\.git/(?: hooks(?:/|\Z) | config\Z )", re.VERBOSE)
 _HEAD = b"HEAD"
-# The parts of a repository of git that are later code, whatever its name is: directories, and files.
+# The directories and files of a repository of git that are later code, whatever its name is.
 _PARTS = frozenset({b"hooks", b"rebase-merge", b"rebase-apply", b"sequencer"})
 _PART_FILES = frozenset({b"config", b"config.worktree", b"commondir"})
 _ENDS = (b"head", b".", b" ")

@@ -40,7 +40,8 @@ def keep_ended(master: Master, cache: ResultCache, job: Job, ended: EndedJobRun)
     """Let the cache keep a job that has ended now, whose results are published (`ended_run`)."""
     try:
         run = ended_run(job, ended.ran, ended.observed, master.root, time.time())
-        if cache.may_send and not run.obstacle and _may_be_shared(master, run):
+        is_of_stdin = bool(job.stdin.held)  # nobody knows the path of that file, and who may read it
+        if cache.may_send and not run.obstacle and not is_of_stdin and _may_be_shared(master, run):
             run = replace(run, shared_from=ended.machine)
         cache.keep(run)
     except Exception:  # around one result, which is not stored: its job has ended well

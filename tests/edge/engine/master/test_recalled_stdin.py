@@ -36,7 +36,7 @@ async def feed(world: CachingWorld, content: bytes, mtime_ns: bytes = b"1") -> l
     size = b"%d" % len(content)
     fields = {**STREAMS, **FILE, "stdin_size": size, "stdin_mtime_ns": mtime_ns, "stdin_offset": b"0"}
     async with world.launcher("gcc", "-c", "x.c", fields=fields, LANG="C") as launched:
-        if len(content) <= job_stdin.HELD_FILE_BYTES:
+        if 0 < len(content) <= job_stdin.HELD_FILE_BYTES:
             assert await launched.frames() == [(b"R", records.pack_numbers(size=len(content), offset=0))]
             await launched.send(records.STDIN, content)
         told = await launched.rest()

@@ -25,6 +25,7 @@ from termite.engine.recall.shared_store.writer_keys import make_writer_key
 from termite.engine.wire.protocol.messages import Ran, Run
 from termite.fuse.view.trace_names import TraceNames
 from tests.edge.engine.master.test_recalled_jobs import DONE, EXEC, READ, WRITES, CachingWorld, traced, tree
+from tests.edge.engine.master.test_recalled_stdin import feed
 from tests.edge.engine.master.test_run_job import Script, ran
 from tests.edge.engine.recall.remote_cache_server import RemoteCacheServer, remote_cache
 from tests.unit.engine.recall.recall_trees import file
@@ -251,6 +252,15 @@ async def test_what_was_made_of_a_private_file_stays_here(make: Make, server: Re
         ci.tree.is_public = lambda path: path != b"bin/gcc"  # type: ignore[attr-defined]
         await ci.build(2)
     assert ci.counts()["proved"] == 1 and not server.results
+
+
+@pytest.mark.parametrize(("content", "sent"), [(b"a private key", 0), (b"", 1)])
+async def test_what_was_made_of_a_standard_input_stays_here(make: Make, content: bytes, sent: int) -> None:
+    ci = make()
+    for _ in range(2):
+        await feed(ci, content)
+    await ci.build(0)
+    assert (ci.counts()["proved"], ci.shared_counts().get("sent", 0)) == (1, sent)
 
 
 async def test_what_asked_the_machine_is_shared_only_if_the_table_knows_it(
