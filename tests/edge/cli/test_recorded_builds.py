@@ -228,6 +228,18 @@ def test_trace_keeps_what_the_file_is(ctl: Ctl, tree: Path) -> None:
     assert (device.stat().st_ino, device.stat().st_mode) == (before.st_ino, before.st_mode)
 
 
+@pytest.mark.needs_root("makes a link of another user")
+def test_trace_follows_no_link_of_another_user(ctl: Ctl, tree: Path) -> None:
+    """In a directory like /tmp he may put one to a start file of our shell."""
+    private = tree / "private"
+    private.write_text("the user's own file")
+    (tree / "t.json").symlink_to(private)
+    os.lchown(tree / "t.json", 65534, 65534)
+    failed = ctl("trace", "-o", "t.json")
+    assert failed.returncode == 100 and "cannot write t.json: it is another user's link" in failed.stderr
+    assert private.read_text() == "the user's own file" and (tree / "t.json").is_symlink()
+
+
 def test_a_tree_without_records_and_damaged_records_are_said(ctl: Ctl, tree: Path, tmp_path: Path) -> None:
     newest = max(records_directory(tree).glob("*.records"))
     newest.write_bytes(newest.read_bytes()[:-7])

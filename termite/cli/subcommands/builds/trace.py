@@ -10,6 +10,7 @@ from pathlib import Path
 from termite.cli.flags import print_line
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import recorded_builds_here
+from termite.cli.readers.summary_file import is_own_link
 from termite.cli.subcommands.builds.last import say_remarks
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError
@@ -39,23 +40,26 @@ def _run(flags: Namespace) -> int:
 def _write(path: Path, text: str) -> None:
     """Write a file as a whole: after an error, an old file of this name is still there.
 
-    A device or a FIFO stays what it is, and is written to. A symlink is followed.
+    A device or a FIFO stays what it is, and is written to. A symlink is followed, unless another
+    user may have put it there.
     """
     try:
-        mode = _mode_of(path)
+        is_link = is_own_link(path)
+        mode = _mode_of(path, is_followed=is_link)
         if stat.S_ISREG(mode):
-            _replace(Path(os.path.realpath(path)), text, stat.S_IMODE(mode))
+            _replace(Path(os.path.realpath(path)) if is_link else path, text, stat.S_IMODE(mode))
         else:
-            with open(path, "w", opener=lambda name, flags: os.open(name, flags & ~os.O_CREAT)) as file:
+            kept = 0 if is_link else os.O_NOFOLLOW
+            with open(path, "w", opener=lambda name, flags: os.open(name, flags & ~os.O_CREAT | kept)) as file:
                 file.write(text)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _mode_of(path: Path) -> int:
+def _mode_of(path: Path, *, is_followed: bool) -> int:
     """Return type and mode of a file, or those that a new one gets."""
     try:
-        return path.stat().st_mode
+        return path.stat(follow_symlinks=is_followed).st_mode
     except FileNotFoundError:
         return stat.S_IFREG | 0o600
 
