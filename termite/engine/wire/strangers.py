@@ -10,18 +10,21 @@ cluster from being served, and must cost next to nothing:
   is free goes to the source which has fewest. If the queue is full, the source which has most in it
   loses one at random. A source whose connections failed lately counts as if it had more of them.
 
-A source is a host. A connection through a unix socket must come from the daemon's own user, and has
-spoken already. OpenSSH does the same with MaxStartups, PerSourceMaxStartups and
-PerSourcePenalties.
+A source is a host. A host may have as many addresses of IPv6 as it likes, all in one network of 64
+bits. Therefore networks are compared first, and then the hosts of one network. A connection through
+a unix socket must come from the daemon's own user, and has spoken already. OpenSSH does the same
+with MaxStartups, PerSourceMaxStartups and PerSourcePenalties.
 """
 
+import functools
+import ipaddress
 import logging
 import os
 import random
 import select
 import socket
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -122,7 +125,7 @@ class Strangers:
     async def _wait_for_hello(self, stranger: _Stranger, connection: trio.socket.SocketType) -> None:
         self._silent[stranger] = None
         if len(self._silent) > MAX_SILENT:
-            crowded, _ = Counter(one.source for one in self._silent).most_common(1)[0]
+            crowded = _most_crowded(Counter(one.source for one in self._silent))
             oldest = next(one for one in self._silent if one.source == crowded)
             del self._silent[oldest]
             oldest.drop()
@@ -142,8 +145,8 @@ class Strangers:
     async def _wait_for_turn(self, stranger: _Stranger) -> None:
         self._queue.append(stranger)
         if len(self._queue) > QUEUED:
-            loads = self._loads(Counter(one.source for one in self._queue))
-            crowded = max(loads, key=lambda source: loads[source])
+            counts = Counter(one.source for one in self._queue)
+            crowded = _most_crowded(self._with_penalties(counts, counts))
             loser = random.choice([one for one in self._queue if one.source == crowded])
             self._queue.remove(loser)
             loser.is_dropped = True
@@ -164,18 +167,49 @@ class Strangers:
 
     def _start_next(self) -> None:
         while self._queue and self._examined.total() < self._limit:
-            loads = self._loads(self._examined, {one.source for one in self._queue})
-            chosen = min(self._queue, key=lambda one: loads[one.source])  # the oldest of those with the same load
+            loads = self._with_penalties(self._examined, {one.source for one in self._queue})
+            networks = _of_networks(loads)
+            # The oldest of those with the same load.
+            chosen = min(self._queue, key=lambda one: (networks[network_of(one.source)], loads[one.source]))
             self._queue.remove(chosen)
             self._examined[chosen.source] += 1
             chosen.is_ready.set()
 
-    def _loads(self, counts: Counter[str], sources: set[str] | None = None) -> dict[str, int]:
+    def _with_penalties(self, counts: Counter[str], sources: Iterable[str]) -> Counter[str]:
+        """Return the counts, and the late failures of these sources added to theirs."""
         since_s = trio.current_time() - PENALTY_S
-        return {
-            source: counts[source] + sum(time_s > since_s for time_s in self._penalties.get(source, ()))
-            for source in (sources or counts)
-        }
+        loads = Counter(counts)
+        for source in sources:
+            loads[source] += sum(time_s > since_s for time_s in self._penalties.get(source, ()))
+        return loads
+
+
+def _of_networks(loads: Counter[str]) -> Counter[str]:
+    networks = Counter[str]()
+    for source, load in loads.items():
+        networks[network_of(source)] += load
+    return networks
+
+
+def _most_crowded(loads: Counter[str]) -> str:
+    """Return the source that has most, of the network that has most."""
+    networks = _of_networks(loads)
+    return max(loads, key=lambda source: (networks[network_of(source)], loads[source]))
+
+
+@functools.lru_cache(1024)
+def network_of(source: str) -> str:
+    """Return the network whose addresses one host may have: 64 bits of IPv6.
+
+    An address of IPv4 and one that holds for one link are networks of their own, and so is HERE.
+    """
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if address.version == 4 or address.ipv4_mapped or address.is_link_local:
+        return source
+    return address.exploded[:19]
 
 
 def source_of(stream: trio.SocketStream) -> str:
