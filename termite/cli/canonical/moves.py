@@ -22,6 +22,7 @@ from termite.cli.flags import print_line
 from termite.cli.places import CACHE, STATE, home, own_directory, working_directory
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
+from termite.engine.host.ownership import find_stranger
 from termite.engine.paths import MASTER_SOCKET
 
 _SYSTEM = ("/usr", "/etc", "/bin", "/lib", "/tmp", "/var/tmp")  # what each build needs
@@ -102,6 +103,8 @@ def _checked(own: Path, at: str) -> MovedTree | None:
     check_path(path, own, _needed_places())
     if (real := Path(os.path.realpath(path))) != path:
         raise UserError(f"no tree can be built at {path}: there is a symlink in it", hint=f"did you mean {real}?")
+    if reason := find_stranger(path.parent):  # he could put another tree there while the build runs
+        raise UserError(f"no tree can be built at {path}: {reason}", hint="choose a path such as /build/project")
     return MovedTree(own, path)
 
 
