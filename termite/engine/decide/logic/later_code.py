@@ -23,35 +23,41 @@ _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID
 # of such files.
 _FILES = frozenset(
     b"""
-    .git .hg .jj .config .vscode .envrc .termite-localrc
+    .git .hg .jj .config .vscode .envrc .tool-versions .termite-localrc .termite-at
     .bashrc .bash_profile .bash_login .bash_logout .bash_aliases .profile .inputrc .rvmrc
     .zshrc .zshenv .zprofile .zlogin .zlogout .kshrc .cshrc .tcshrc .login
     .xprofile .xinitrc .xsession .xsessionrc .pam_environment
     .gitconfig .hgrc .gdbinit .gdbearlyinit .lldbinit .pdbrc .pdbrc.py
-    .vimrc .gvimrc .exrc .nvimrc .nvim.lua .emacs .emacs.el .netrc .forward .rhosts .shosts
+    .vimrc .gvimrc .exrc .nvimrc .nvim.lua .lvimrc .local.vimrc .emacs .emacs.el .netrc .forward .rhosts .shosts
     .rprofile .pryrc .irbrc .ocamlinit .ghci .psqlrc .sqliterc
-    .tmux.conf .screenrc .mailcap .bash_completion
+    .tmux.conf .screenrc .mailcap .bash_completion .lesskey .lessfilter
     """.split()
 )
-# Directories in which every file is one.
-_DIRECTORIES = frozenset({b".ssh", b".vim", b".emacs.d", b".bashrc.d"})
+# Directories in which every file is one: of editors, of direnv, and those to which settings of git
+# usually lead for hooks.
+_DIRECTORIES = frozenset(
+    b".ssh .vim .emacs.d .bashrc.d .zed .helix .direnv .husky .githooks .git-hooks .lefthook".split()
+)
 # Files at any depth below a directory of such a name. The path is searched once, from the first
 # such directory on.
 _DEEP = {
     b".git": rb"/(?: hooks(?:/|\Z) | config\Z | config\.worktree\Z | commondir\Z"
     rb" | (?: rebase-merge | rebase-apply | sequencer )/ )",
-    b".jj": rb"/config(?:\.toml)?\Z",
+    b".jj": rb"/(?: config(?:\.toml)? | workspace-config\.toml | repo | git_target )\Z",
 }
 # Files just below a directory of such a name. Each takes a fixed time.
 _NEAR = {
     b".hg": rb"/(?: hgrc(?:-not-shared)? | sharedpath )\Z",
     b".config": rb"/(?: git | hg | jj | fish | zsh | systemd | autostart | environment\.d"
     rb" | emacs | vim | nvim | direnv )(?:/|\Z)",
-    b".vscode": rb"/(?: tasks | settings | launch )\.json\Z",
-    b".local": rb"/share/(?: systemd | applications )/",
+    b".vscode": rb"/(?: tasks | settings | launch | mcp )\.json\Z",
+    b".local": rb"/(?: bin | share/(?: systemd | applications ))/",
+    b".cargo": rb"/(?: config | config\.toml | env | bin/.* )\Z",
+    b".mvn": rb"/(?: jvm\.config | maven\.config | extensions\.xml )\Z",
+    b".repo": rb"/(?: repo | hooks )(?:/|\Z)",
 }
 _DEEP_BELOW = {name: re.compile(pattern, re.VERBOSE) for name, pattern in _DEEP.items()}
-_NEAR_BELOW = {name: re.compile(pattern, re.VERBOSE) for name, pattern in _NEAR.items()}
+_NEAR_BELOW = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _NEAR.items()}
 # A repository of git without a working tree: by the usual name of its directory, or by the file
 # without which a directory is none.
 _BARE = re.compile(rb"\.git/(?: hooks(?:/|\Z) | config\Z )", re.VERBOSE)
