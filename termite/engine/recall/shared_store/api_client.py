@@ -176,11 +176,16 @@ class ApiClient:
             self._send(digest, read(digest), timeout_s)
 
     def _find_missing(self, digests: Iterable[Digest], timeout_s: float) -> list[Digest]:
+        """Return those of the digests that the store lacks.
+
+        A store that could name others would get any content of ours whose digest it knows.
+        """
+        wanted = dict.fromkeys(digests)
         request = _message(
-            "FindMissingBlobsRequest", instance_name=self._instance, blob_digests=[_packed(one) for one in digests]
+            "FindMissingBlobsRequest", instance_name=self._instance, blob_digests=[_packed(one) for one in wanted]
         )
-        asked = self._ask(FIND_MISSING, request, timeout_s)
-        return list(dict.fromkeys(map(_unpacked, asked.missing_blob_digests)))
+        missing = set(map(_unpacked, self._ask(FIND_MISSING, request, timeout_s).missing_blob_digests))
+        return [digest for digest in wanted if digest in missing]
 
     def _send(self, digest: Digest, pieces: Iterator[bytes], timeout_s: float) -> None:
         name = self._resource(f"uploads/{uuid4()}/blobs/{digest.sha256.hex()}/{digest.size}")

@@ -9,8 +9,10 @@ import enum
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import MachineFacts
@@ -24,7 +26,11 @@ from termite.engine.recall.shared_store.signatures import Distrust, Distrusted, 
 
 MOST_PATH_SETS = 8  # of one command; a reader asks for two results of each
 MOST_SET_BYTES = 512 * 1024  # of all path sets of a command, signed
+MOST_LIST_BYTES = MOST_SET_BYTES + 1024  # of the record that has them; other stores may send more
 MOST_RESULT_BYTES = 1 << 30  # of all contents of one result
+
+
+_ENTRIES = Annotated[list[bytes], Meta(max_length=MOST_PATH_SETS)]
 
 
 class RunGround(msgspec.Struct, frozen=True, array_like=True):
@@ -197,10 +203,13 @@ def _entries(packed: bytes, distrusted: Counter[Distrust]) -> Iterable[bytes]:
     if not packed:
         return []
     try:
-        return msgspec.msgpack.decode(packed, type=list[bytes])[:MOST_PATH_SETS]
+        if len(packed) <= MOST_LIST_BYTES:  # decoding a long list would hold up the event loop
+            entries: list[bytes] = msgspec.msgpack.decode(packed, type=_ENTRIES)
+            return entries
     except msgspec.MsgspecError:
-        distrusted[Distrust.FORM] += 1
-        return []
+        pass
+    distrusted[Distrust.FORM] += 1
+    return []
 
 
 def _open_path_set(signed: bytes, name: RecordName, trusted: Mapping[bytes, str]) -> PathSetRow:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -155,6 +156,28 @@ def test_no_word_variable_or_name_is_in_an_action(users: tuple[User, User], serv
     for name, blob in server.blobs.items():
         assert name in of_the_result or (b"gcc" not in blob and b"w/" not in blob)
     assert any(b"termite-record" in blob and WEAK.hex().encode() in blob for blob in server.blobs.values())
+
+
+def test_a_store_gets_no_content_that_was_not_to_be_sent(
+    users: tuple[User, User], server: RemoteCacheServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that was made of a private file is in our store, too."""
+    writer, _ = users
+    private = b"made of a private file"
+    writer.store.put_content(digest(private), [private])
+    find_missing = server._find_missing
+
+    def lie(request: Any, context: Any) -> Any:
+        answer = find_missing(request, context)
+        answer.missing_blob_digests.add(hash=digest(private).sha256.hex(), size_bytes=len(private))
+        return answer
+
+    monkeypatch.setattr(server, "_find_missing", lie)
+    server.stop()
+    server.start()
+    writer.write()
+    assert digest(CONTENTS[0]).sha256.hex() in server.blobs
+    assert digest(private).sha256.hex() not in server.blobs
 
 
 @pytest.mark.logs("shared-record-refused")

@@ -18,6 +18,7 @@ from termite.engine.recall.shared_store import shared_records
 from termite.engine.recall.shared_store.shared_records import (
     MOST_PATH_SETS,
     MOST_RESULT_BYTES,
+    MOST_SET_BYTES,
     AskedResult,
     ProofHere,
     RunGround,
@@ -222,7 +223,11 @@ def test_those_of_other_writers_stay_if_they_are_trusted() -> None:
     assert merged_path_sets(strange, signed(3), SETS, TRUSTED) == msgspec.msgpack.encode([signed(3), signed(1, DESK)])
 
 
-@pytest.mark.parametrize("packed", [b"x", b"\x91", b"\xc0", msgspec.msgpack.encode([1]), msgspec.msgpack.encode({})])
+MANY = [b""] * (MOST_PATH_SETS + 1)
+LONG = [bytes(MOST_SET_BYTES), bytes(MOST_SET_BYTES)]
+
+
+@pytest.mark.parametrize("packed", [b"x", b"\x91", b"\xc0", *map(msgspec.msgpack.encode, ([1], {}, MANY, LONG))])
 def test_what_is_no_list_is_dropped(packed: bytes) -> None:
     assert open_path_sets(packed, SETS, TRUSTED) == ((), {Distrust.FORM: 1})
     assert ids(merged(1, packed=packed)) == [b"w/1"]
