@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from termite.engine.host.ownership import is_own_link
+
 DEFAULT_BYTES = 8 * 1024 * 1024
 DEFAULT_KEPT = 3
 log = logging.getLogger(__name__)
@@ -33,15 +35,15 @@ class LogLimits:
 class RotatedFile(logging.Handler):
     """A handler that appends records to a file, and ignores errors of the disk while it logs.
 
-    Raise OSError if the file cannot be opened. A path that names no regular file, such as a
-    terminal or a pipe, is written, but never rotated. A file that cannot be rotated grows on.
-    Standard output and error of this process follow the file if they lead to it.
+    Raise OSError if the file cannot be opened, or is another user's link. A path that names no
+    regular file, such as a terminal or a pipe, is written, but never rotated. A file that cannot be
+    rotated grows on. Standard output and error of this process follow the file if they lead to it.
     """
 
     def __init__(self, path: Path, limits: LogLimits) -> None:
         super().__init__()
         self._limits = limits
-        self._fd = os.open(path, _FLAGS, 0o600)
+        self._fd = os.open(path, _FLAGS | (0 if is_own_link(path) else os.O_NOFOLLOW), 0o600)
         self._is_regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._is_rotated = self._is_regular and limits.max_bytes > 0
         self._path = os.path.realpath(path)  # a symlink to the log is not renamed

@@ -2,13 +2,13 @@
 
 import json
 import os
-import stat
 from errno import ELOOP, ENXIO
 from pathlib import Path
 
 from termite.cli.display.build_text import build_object, markdown
 from termite.cli.readers.recorded_builds import RecordedBuilds
 from termite.engine.errors import UserError
+from termite.engine.host.ownership import is_own_link
 
 
 def write_summary(file: Path, tree: Path, build: str) -> list[str]:
@@ -50,20 +50,3 @@ def _open_for_writing(file: Path, how: int) -> int:
         fd = os.open(file, flags, 0o666)
     os.set_blocking(fd, True)
     return fd
-
-
-def is_own_link(file: Path) -> bool:
-    """Return whether a file that is to be written is a link of this user or of root.
-
-    Raise OSError if it is another user's, who may have put it into a directory like /tmp. If this
-    returns False, open the file without following links: one may have come meanwhile.
-    """
-    try:
-        status = os.lstat(file)
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISLNK(status.st_mode):
-        return False
-    if status.st_uid not in (0, os.geteuid()):
-        raise OSError(ELOOP, "it is another user's link")
-    return True

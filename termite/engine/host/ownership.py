@@ -7,6 +7,7 @@ path counts therefore, as with sshd's StrictModes.
 import os
 import stat
 from collections.abc import Iterator
+from errno import ELOOP
 from pathlib import Path
 
 from termite.engine.errors import UserError
@@ -42,6 +43,23 @@ def find_stranger(path: Path) -> str:
         if status.st_mode & others:
             return f"others may write to {place}, and could exchange what is in it"
     return ""
+
+
+def is_own_link(file: Path) -> bool:
+    """Return whether a file that is to be written is a link of this user or of root.
+
+    Raise OSError if it is another user's, who may have put it into a directory like /tmp. If this
+    returns False, open the file without following links: one may have come meanwhile.
+    """
+    try:
+        status = os.lstat(file)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISLNK(status.st_mode):
+        return False
+    if status.st_uid not in _trusted_users():
+        raise OSError(ELOOP, "it is another user's link")
+    return True
 
 
 def _parts(path: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.cli.logs import rotated_file
 from termite.cli.logs.rotated_file import LogLimits, RotatedFile
 
 WRITER = """
@@ -102,6 +103,7 @@ def test_standard_error_follows_the_log_that_it_leads_to(tmp_path: Path) -> None
     script = """
 import logging, os, sys
 from pathlib import Path
+from termite.cli.logs import rotated_file
 from termite.cli.logs.rotated_file import LogLimits, RotatedFile
 path = Path(sys.argv[1])
 log = logging.Logger("x")
@@ -155,3 +157,21 @@ def test_a_log_in_a_directory_that_is_closed_grows_on_and_says_so_once(
         handler.close()
     told = f"log-not-rotated path={path} reason='Permission denied'"
     assert files(tmp_path) == {"log": f"one\ntwo\n{told}\nthree\nfour\n"}
+
+
+@pytest.mark.needs_root("makes a link of another user")
+@pytest.mark.parametrize("comes_late", [False, True])
+def test_the_link_of_another_user_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_late: bool
+) -> None:
+    (tmp_path / "private").touch()
+    link = tmp_path / "log"
+    link.symlink_to("private")
+    with logger(link, 0, 0) as log:
+        log("one")
+    os.lchown(link, 61000, 61000)
+    if comes_late:  # the check was made before somebody put it there
+        monkeypatch.setattr(rotated_file, "is_own_link", lambda path: False)
+    with pytest.raises(OSError):
+        RotatedFile(link, LogLimits())
+    assert (tmp_path / "private").read_text() == "one\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 from termite.cli.flags import print_line
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import recorded_builds_here
-from termite.cli.readers.summary_file import is_own_link
 from termite.cli.subcommands.builds.last import say_remarks
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError
+from termite.engine.host.ownership import is_own_link
 
 
 def _add_flags(parser: Parser) -> None:
