@@ -82,9 +82,14 @@ class Outbox:
                 else:
                     return
 
+    @property
+    def is_full(self) -> bool:
+        """True if `wait_for_room` would wait."""
+        return self.backlog_bytes > BACKLOG_BYTES and not self._is_closed
+
     async def wait_for_room(self) -> None:
         """Wait while too much is queued, and the outbox is not closed."""
-        while self.backlog_bytes > BACKLOG_BYTES and not self._is_closed:
+        while self.is_full:
             await self._sent.park()
 
     async def wait_until_written(self) -> None:

@@ -32,17 +32,19 @@ from termite.engine.errors import (
 from termite.engine.loop.leader import Leader
 from termite.engine.wire.addresses import CONNECT_S, connect_to, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
-from termite.engine.wire.mailboxes import Inbox, Outbox
+from termite.engine.wire.mailboxes import BACKLOG_BYTES, Inbox, Outbox
 from termite.engine.wire.protocol.failure_replies import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import Failed, Failure, Ping, Pong
+from termite.engine.wire.protocol.messages import Failed, Failure, GetDirectory, GetFile, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream, why_broken
 
 FLUSH_S = 1.0  # for queued frames when a connection is closed
+# Answers to pings wait for no room. Nothing else makes the queue so long.
+MOST_UNREAD_BYTES = 4 * BACKLOG_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +160,8 @@ class Connection:
     async def _answer(self, stream: int, message: Message, scope: trio.CancelScope) -> None:
         reply: Message = Failed(Failure.RETRYABLE, "", reason=Reason.CANCELLED)
         with scope:
+            if isinstance(message, GetFile | GetDirectory) and self._outbox.is_full:
+                await self._outbox.wait_for_room()  # the content would wait in memory
             reply = await self._reply(stream, message)
         del self._handlers[stream]
         self._credited.pop(stream, None)
@@ -242,6 +246,8 @@ class Connection:
     async def _take(self, event: Event) -> None:
         match event:
             case Requested(stream=stream, message=Ping()):
+                if self._outbox.backlog_bytes > MOST_UNREAD_BYTES:
+                    raise RemoteProtocolError("more pings than it reads answers")
                 self._outbox.post(self._protocol.answer(stream, Pong(time.time_ns())))
             case Requested(stream=stream, message=message):
                 self.messages[type(message).__name__] += 1

@@ -39,6 +39,7 @@ from termite.engine.model import (
     WindowSize,
     WorkerRoom,
 )
+from termite.engine.paths import PATH_BYTES
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
     DrainWorker,
@@ -62,6 +63,8 @@ MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, 
 LIMITS = r"\A(\d{1,2}:(\d{1,20}|-):(\d{1,20}|-)(,(?!\Z)|\Z))*\Z"
 LIMITS_CHARACTERS = 1000
 TYPED_BYTES = 64 * 1024  # of one UseTerminal
+# Many requests may wait. `components` decides whether an honest side names such a path.
+LongPath = Annotated[bytes, Meta(max_length=2 * PATH_BYTES)]
 
 
 class Done(Message, frozen=True):
@@ -262,7 +265,7 @@ class GetDirectory(Message, frozen=True):
     It fails with FS if there is no such directory.
     """
 
-    path: bytes
+    path: LongPath
 
 
 class Directory(Message, frozen=True):
@@ -285,7 +288,7 @@ class GetFile(Message, frozen=True):
     has changed, the request fails with STALE.
     """
 
-    path: bytes
+    path: LongPath
     size: Count
     mtime_ns: int
     candidate: Digest | None = None

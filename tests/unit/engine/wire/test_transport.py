@@ -3,11 +3,11 @@
 import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from termite.engine.errors import (
     ConnectionLost,
@@ -21,6 +21,8 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.model import Attr, Digest
+from termite.engine.paths import PATH_BYTES
+from termite.engine.wire.mailboxes import BACKLOG_BYTES
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
@@ -37,9 +39,9 @@ from termite.engine.wire.protocol.messages import (
     Run,
     StdinBytes,
 )
-from termite.engine.wire.protocol.peer import WINDOW_BYTES
+from termite.engine.wire.protocol.peer import WINDOW_BYTES, Peer
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S
-from termite.engine.wire.transport import Connection, Handler, SendChunk, joined
+from termite.engine.wire.transport import MOST_UNREAD_BYTES, Connection, Handler, SendChunk, joined
 
 Both = tuple[Connection, Connection]
 
@@ -470,3 +472,60 @@ async def test_a_connection_that_is_lost_between_two_parts_fails_the_request() -
         while not client.statistics()["sent_bytes"]:
             await trio.lowlevel.checkpoint()
         await server.close()
+
+
+@asynccontextmanager
+async def flooded(handler: Handler, flood: bytes) -> AsyncIterator[Connection]:
+    """Open a connection whose other side sends these bytes, and never reads."""
+    theirs, ours = lockstep_stream_pair()
+    async with joined(ours, handler, client=False, peer="flooder") as server, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await theirs.send_all(flood)
+
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+def requests(message: Message, count: int) -> bytes:
+    peer = Peer(client=True)
+    return b"".join(peer.ask(message, chunks=False)[1] for _ in range(count))
+
+
+@pytest.mark.logs("connection-dropped")
+async def test_who_sends_pings_and_reads_no_answers_is_dropped() -> None:
+    async with flooded(refuse, requests(Ping(), 9000)) as server:
+        assert not server.lost.is_set(), "an honest side may be slow"
+    count = 2 * MOST_UNREAD_BYTES // 20
+    async with flooded(refuse, requests(Ping(), count)) as server:
+        assert server.lost.is_set()
+        assert server.statistics()["backlog_bytes"] < MOST_UNREAD_BYTES + 100
+
+
+@pytest.mark.parametrize("message", [GetFile(b"a", 1, 1), GetDirectory(b"a")])
+async def test_no_content_is_read_for_who_reads_no_answers(message: Message) -> None:
+    made = 0
+
+    async def handler(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        nonlocal made
+        made += 1
+        return StdinBytes(b"x" * 64 * 1024)
+
+    async with flooded(handler, requests(message, 2000)) as server:
+        assert not server.lost.is_set()
+        assert made <= BACKLOG_BYTES // (64 * 1024) + 3
+
+
+@pytest.mark.parametrize("kind", [GetDirectory, lambda path: GetFile(path, 1, 1)])
+def test_a_path_of_a_request_has_an_end(kind: Callable[[bytes], Message]) -> None:
+    for length, is_good in ((2 * PATH_BYTES, True), (2 * PATH_BYTES + 1, False)):
+        peer = Peer(client=False)
+        said = requests(kind(b"x" * length), 1)
+        if is_good:
+            assert len(list(peer.receive(said))) == 1
+        else:
+            with pytest.raises(RemoteProtocolError):
+                list(peer.receive(said))
