@@ -2,18 +2,21 @@
 
 The system's ssh is used as the user has set it up: keys, host keys, jumps and names are those of
 its own files. Nothing is asked at a terminal. The secret goes through standard input only.
+
+A host may answer anything: what it says has a limit, and each answer is checked.
 """
 
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+import msgspec
 
 from termite.cli.readers.host_list import HostAddress
 from termite.cli.ssh_hosts.far.place import MARK, Answer
@@ -23,6 +26,11 @@ from termite.engine.errors import UserError
 PYTHON = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # as bundles name it
 OPTIONS = ("-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
 SSH_FAILED = 255
+MOST_ANSWER_BYTES = 1024 * 1024  # with all that start files of shells print
+MOST_ERRORS_BYTES = 64 * 1024  # of what ssh has said last
+PIECE_BYTES = 4096
+END_S = 1.0  # for the rest of it
+_OTHER = "is it the machine that you mean? see what ssh says there"
 # In the order of their imports: each module finds the earlier ones as if they were installed.
 MODULES = ("place", "bundle_files", "user_services", "far_worker", "far_program")
 _FAR = "termite.cli.ssh_hosts.far"
@@ -42,6 +50,7 @@ module.main()
 """
 
 Note = Callable[[str], None]
+T = TypeVar("T")
 
 
 def far_program() -> bytes:
@@ -62,33 +71,52 @@ def ask_host(
     program = far_program()
     whole = {**request, "secret_bytes": len(secret), "bundle_bytes": size}
     head = b"%d\n%s%s\n%s" % (len(program), program, json.dumps(whole).encode(), secret)
-    command = ["ssh", *OPTIONS, *address.words, _COMMAND]
-    with tempfile.TemporaryFile() as errors:
+    process, errors = _start_ssh(["ssh", *OPTIONS, *address.words, _COMMAND])
+    said = bytearray()
+    listener = threading.Thread(target=_keep_end, args=(errors, said), daemon=True)
+    listener.start()
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        feeder = threading.Thread(target=_feed, args=(process.stdin, head, bundle), daemon=True)
+        feeder.start()
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        except FileNotFoundError as error:
-            raise UserError("there is no program ssh", hint="Debian: apt-get install openssh-client") from error
-        with process:
-            assert process.stdin is not None and process.stdout is not None
-            feeder = threading.Thread(target=_feed, args=(process.stdin, head, bundle), daemon=True)
-            feeder.start()
-            try:
-                answer = _read_answer(address, process.stdout, note)
-            except BaseException:
-                process.terminate()
-                raise
-            code = process.wait()
-            feeder.join()
-        if answer is not None:
-            return answer
-        errors.seek(0)
-        raise ssh_error(address, code, errors.read().decode(errors="replace"))
+            answer = _read_answer(address, process.stdout, note)
+        except BaseException:
+            process.terminate()
+            raise
+        code = process.wait()
+        feeder.join()
+    if answer is not None:
+        return answer
+    listener.join(END_S)  # a connection that ssh keeps for others (ControlPersist) has it open, too
+    raise ssh_error(address, code, bytes(said).decode(errors="replace"))
+
+
+def _start_ssh(command: list[str]) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start ssh, and return a descriptor from which its messages are read. Raise UserError."""
+    errors, for_ssh = os.pipe()
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=for_ssh,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except FileNotFoundError as error:
+        os.close(errors)
+        raise UserError("there is no program ssh", hint="Debian: apt-get install openssh-client") from error
+    finally:
+        os.close(for_ssh)
+    return process, errors
+
+
+def checked(address: HostAddress, answer: Answer, kind: type[T]) -> T:
+    """Return an answer of a host, which must be of this kind. Raise UserError if it is not."""
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{address.text} answers what termite does not know: {error}", hint=_OTHER) from error
 
 
 def _feed(stdin: IO[bytes], head: bytes, bundle: Path | None) -> None:
@@ -101,10 +129,30 @@ def _feed(stdin: IO[bytes], head: bytes, bundle: Path | None) -> None:
                     stdin.write(piece)
 
 
+def _keep_end(fd: int, end: bytearray) -> None:
+    """Read a pipe to its end, keep the last bytes of it, and close it."""
+    try:
+        while piece := os.read(fd, PIECE_BYTES):
+            end += piece
+            del end[:-MOST_ERRORS_BYTES]
+    finally:
+        os.close(fd)
+
+
+def _lines(address: HostAddress, stdout: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines that a host says. Raise UserError if it does not end."""
+    left = MOST_ANSWER_BYTES
+    while line := stdout.readline(left + 1):
+        left -= len(line)
+        if left < 0:
+            raise UserError(f"{address.text} says more than an answer has", hint=_OTHER)
+        yield line
+
+
 def _read_answer(address: HostAddress, stdout: IO[bytes], note: Note) -> Answer | None:
     """Return the answer, or None if the connection ends without one. Raise UserError."""
     answer: Answer | None = None
-    for line in stdout:
+    for line in _lines(address, stdout):
         text = line.decode(errors="replace").rstrip("\n")
         if not text.startswith(MARK):
             continue
@@ -123,6 +171,6 @@ def _read_answer(address: HostAddress, stdout: IO[bytes], note: Note) -> Answer 
 def _parse(text: str) -> dict[str, Any]:
     try:
         message = json.loads(text)
-    except ValueError:  # a host may answer anything
+    except (ValueError, RecursionError):  # a host may answer anything
         return {}
     return message if isinstance(message, dict) else {}

@@ -8,24 +8,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from termite.cli.amounts import size_text
 from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
 from termite.cli.ssh_hosts.bundle_source import Bundle, find_bundle
 from termite.cli.ssh_hosts.far.place import Answer
-from termite.cli.ssh_hosts.far_request import ask_host
+from termite.cli.ssh_hosts.far_request import ask_host, checked
 from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker, check_farm_answers, read_farm, try_worker_of
 from termite.engine.errors import Reason, UserError
+from termite.engine.model import Count
 from termite.engine.wire.addresses import join_address
 from termite.engine.wire.protocol.foreign_text import printable
 
 REGISTER_S = (3.0, 5.0, 12.0)  # a worker tries again every few seconds; between these times its log is read
 FINAL = (Reason.OTHER_PROTOCOL, Reason.CLOCKS_DIFFER, Reason.NOT_TRUSTED)
 _REFUSED = re.compile(r"coordinator-missing coordinator=(\S+) detail=(.*) reason=(\S+)")
+LINE_CHARACTERS = 2000  # of a log that a host shows
 _ENDS = {
     "service": "it is a service of the user there",
     "detached": "it ends when that machine restarts, and `termite-ctl upgrade` starts it again",
 }
+
+
+class HostFacts(TypedDict):
+    """The facts that a host tells of itself (far/far_worker.py)."""
+
+    architecture: str
+    kernel: str
+    cores: Count
+    memory_bytes: Count
+    has: list[str]
+    peer: str
+    owner: str
+    owner_id: str
+    digest: str
+    is_running: bool
+
+
+class _Failures(TypedDict):
+    failures: list[tuple[str, str]]
+
+
+class _Log(TypedDict):
+    log: list[str]
+
+
+class _Way(TypedDict):
+    way: Literal["service", "detached"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +73,9 @@ class Host:
         """Let the far side do something. Raise UserError if it cannot be reached, or refuses."""
         return ask_host(self.address, {"action": action, **more}, self.say, secret=secret, bundle=bundle)
 
-    def look(self) -> Answer:
+    def look(self) -> HostFacts:
         """Return the facts of the host. Raise UserError if the worker there is not ours."""
-        facts = self.ask("look")
+        facts = checked(self.address, self.ask("look"), HostFacts)
         if facts["owner_id"] not in ("", self.owner_id):
             raise UserError(
                 f"{self.address.text}: the worker of this user there was added by {printable(str(facts['owner']))}",
@@ -95,7 +125,7 @@ def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
         host.say(f"has this termite {bundle.release} already")
         return
     _send(host, facts, bundle)
-    for text, mend in host.ask("examine", digest=bundle.digest)["failures"]:
+    for text, mend in checked(host.address, host.ask("examine", digest=bundle.digest), _Failures)["failures"]:
         host.ask("tidy", digest=facts["digest"])
         raise UserError(f"{entry.address}: termite {bundle.release} cannot run there: {text}", hint=mend)
     host.ask("stop", wait_s=wait_s)
@@ -165,7 +195,7 @@ def _undone_if_it_fails(host: Host) -> Iterator[None]:
         raise
 
 
-def _send(host: Host, facts: Answer, bundle: Bundle) -> None:
+def _send(host: Host, facts: HostFacts, bundle: Bundle) -> None:
     """Send the bundle, unless the host has it. Raise UserError if it cannot run there."""
     if facts["architecture"] != bundle.machine:
         raise UserError(
@@ -181,7 +211,7 @@ def _start(host: Host, farm: FarmOfHost, digest: str, flags: tuple[str, ...]) ->
     """Start the worker, and return how it runs."""
     owner = f"{getpass.getuser()}@{os.uname().nodename}"
     started = host.ask("start", secret=farm.secret, digest=digest, flags=flags, owner=owner, owner_id=host.owner_id)
-    return str(started["way"])
+    return checked(host.address, started, _Way)["way"]
 
 
 def _wait_for_job(host: Host, farm: FarmOfHost) -> TriedWorker:
@@ -190,7 +220,8 @@ def _wait_for_job(host: Host, farm: FarmOfHost) -> TriedWorker:
     for limit_s in REGISTER_S:
         if (tried := try_worker_of(farm, host.address.name, limit_s)) is not None:
             return tried
-        found = [match for line in host.ask("log")["log"] if (match := _REFUSED.search(line))]
+        lines = checked(host.address, host.ask("log"), _Log)["log"]
+        found = [match for line in lines if (match := _REFUSED.search(line[:LINE_CHARACTERS]))]
         why = f": {printable(found[-1][2])}" if found else ""
         if found and found[-1][3] in FINAL:
             break
@@ -200,7 +231,7 @@ def _wait_for_job(host: Host, farm: FarmOfHost) -> TriedWorker:
     )
 
 
-def _can_do(facts: Answer, tried: TriedWorker) -> str:
+def _can_do(facts: HostFacts, tried: TriedWorker) -> str:
     """Return what a host can do, for people."""
     memory = size_text(facts["memory_bytes"])
     machine = f"{facts['cores']} cores, {memory} of memory, {facts['architecture']}, Linux {facts['kernel']}"

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import tarfile
@@ -18,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from termite.cli.readers.host_list import HostAddress
+from termite.cli.ssh_hosts import host_worker
 from termite.cli.ssh_hosts.bundle_source import read_bundle
-from termite.cli.ssh_hosts.far_request import ask_host
+from termite.cli.ssh_hosts.far_request import MOST_ERRORS_BYTES, ask_host
+from termite.cli.ssh_hosts.host_worker import Host
 from termite.engine.errors import UserError
 
 ADDRESS = HostAddress("me", "alpha", 22)
@@ -104,6 +107,7 @@ class FarHost:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHost]:
     """Yield a host without systemd. A test that fails leaves no worker there."""
     far = FarHost(tmp_path)
+    monkeypatch.chdir(tmp_path)
     here = tmp_path / "here"
     here.mkdir()
     (here / "ssh").write_text(SSH)
@@ -223,3 +227,51 @@ def test_a_file_that_is_no_bundle_is_refused_before_anything_is_sent(tmp_path: P
             read_bundle(tmp_path / name)
     bundle = read_bundle(a_bundle(tmp_path / "termite-9-linux-riscv64.tar.gz", WORKER))
     assert (bundle.release, bundle.machine) == ("9", "riscv64")
+
+
+@pytest.mark.parametrize("says", ["exec yes 'a line'", "exec tr '\\0' x </dev/zero", "exec yes 'termite-far-side {}'"])
+def test_a_host_that_never_ends_its_answer_takes_no_memory(host: FarHost, tmp_path: Path, says: str) -> None:
+    (tmp_path / "here/ssh").write_text(f"#!/bin/sh\n{says}\n")
+    with pytest.raises(UserError, match="says more than an answer has"):
+        host.ask("look")
+
+
+def test_only_the_end_of_what_ssh_says_is_kept(host: FarHost, tmp_path: Path) -> None:
+    (tmp_path / "here/ssh").write_text(
+        "#!/bin/sh\nhead -c 9000000 /dev/zero | tr '\\0' x >&2\necho; echo why >&2; exit 255\n"
+    )
+    with pytest.raises(UserError) as refused:
+        host.ask("look")
+    assert refused.value.message.endswith("why") and len(refused.value.message) < 2 * MOST_ERRORS_BYTES
+
+
+def test_a_connection_that_ssh_keeps_for_others_delays_no_answer(host: FarHost, tmp_path: Path) -> None:
+    (tmp_path / "here/ssh").write_text("#!/bin/sh\nsleep 20 >/dev/null &\necho $! >pid\necho why >&2; exit 255\n")
+    with pytest.raises(UserError, match="why"):
+        host.ask("look")
+    os.kill(int(Path("pid").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"owner_id": 1},
+        {"cores": -1},
+        {"memory_bytes": 10**400},
+        {"has": "x"},
+        {"peer": None},
+        {"kernel": ["x"]},
+        {"is_running": "no"},
+    ],
+)
+def test_facts_that_are_none_are_an_error_for_people(
+    answer: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = {"architecture": "x", "kernel": "6", "cores": 2, "memory_bytes": 1, "has": [], "peer": "", "owner": ""}
+    good |= {"owner_id": "", "digest": "", "is_running": False}
+    monkeypatch.setattr(host_worker, "ask_host", lambda *_, **__: good)
+    assert Host(ADDRESS, "mine").look() == good
+    monkeypatch.setattr(host_worker, "ask_host", lambda *_, **__: {**good, **answer} if answer else {})
+    with pytest.raises(UserError, match="answers what termite does not know"):
+        Host(ADDRESS, "mine").look()
