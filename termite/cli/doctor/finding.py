@@ -40,7 +40,7 @@ def failure_of(area: str, about: str, error: UserError, level: Level = Level.FAI
 
 def shown_finding(finding: Finding) -> str:
     """Return the lines of a finding."""
-    line = f"{finding.level:<9}{finding.about:<{_ABOUT_WIDTH}}{printable(finding.text, LONGEST_LINE)}"
+    line = f"{finding.level:<9}{printable(finding.about):<{_ABOUT_WIDTH}}{printable(finding.text, LONGEST_LINE)}"
     mend = f"\n{'':<9}{'mend it by':<{_ABOUT_WIDTH}}{printable(finding.mend, LONGEST_LINE)}"
     return line + mend if finding.mend and finding.level is not Level.OK else line
 

@@ -5,18 +5,19 @@ from argparse import Namespace
 
 from termite.cli.client import NoMaster, connect_here
 from termite.cli.subcommands.registry import Subcommand
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 
 def _run(flags: Namespace) -> int:
     try:
         master = connect_here()
     except NoMaster as error:  # so that a script may end a master that it has perhaps not started
-        print(f"nothing to end: {error.message}")
+        print(printable(f"nothing to end: {error.message}", LONGEST_LINE))
         return 0
     with contextlib.suppress(NoMaster):  # it may end before it answers
         master.ask("shutdown")
     master.wait_for_its_end()
-    print(f"the master of {master.path.parent} has ended")
+    print(printable(f"the master of {master.path.parent} has ended", LONGEST_LINE))
     return 0
 
 

@@ -11,6 +11,7 @@ from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError, words_of
 from termite.engine.paths import MASTER_SOCKET
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 
 def _add_flags(parser: Parser) -> None:
@@ -31,7 +32,7 @@ def _run(flags: Namespace) -> int:
     except client.NoMaster:
         _, is_ours = client.start_embedded(root, at=at)
         more = ", with a worker on this machine; it ends when idle for ten minutes" if is_ours else " already"
-        print(f"a master serves {root}{more}")
+        print(f"a master serves {printable(str(root), LONGEST_LINE)}{more}")
     else:
         status = master.ask("status")
         if at and status["root"] != at:
@@ -41,7 +42,7 @@ def _run(flags: Namespace) -> int:
         if not at and (elsewhere := status["elsewhere"]):
             trouble = f"a master serves {root} already, but termite-ctl was {words_of(elsewhere)}"
             raise UserError(trouble, hint="end it first with `termite-ctl shutdown`")
-        print(f"a master serves {root} already")
+        print(f"a master serves {printable(str(root), LONGEST_LINE)} already")
     return 0
 
 
