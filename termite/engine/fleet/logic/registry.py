@@ -18,6 +18,7 @@ from termite.engine.wire.protocol.fleet_messages import (
 )
 
 SHOWN_GONE_S = 3600.0  # so long people see a worker that was lost or stopped
+MOST_ADDRESSES = 16  # of one name; a member may give another one with each heartbeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Registry:
             return "", {address: now}
         recent = {place: then for place, then in known.addresses.items() if now - then <= self._forget_after_s}
         others = [place for place in recent if place != address]
+        for place in [*recent][: max(len(recent) - MOST_ADDRESSES, 0)]:
+            del recent[place]
         is_back = address in recent and (known.worker.address != address or known.worker.rival)
         return (others[-1] if others and is_back else ""), {**recent, address: now}
 

@@ -1,6 +1,6 @@
 """Tests of the list of live workers, and of the shares of a worker's slots."""
 
-from termite.engine.fleet.logic.registry import Registry
+from termite.engine.fleet.logic.registry import MOST_ADDRESSES, Registry
 from termite.engine.wire.protocol.fleet_messages import MOST_GONE, GoneWorker, Register
 from termite.engine.wire.protocol.messages import PROTOCOL
 
@@ -88,6 +88,15 @@ def test_a_rival_that_has_ended_is_forgotten() -> None:
         known.register(beat(), A, now)
     assert known.rival_of("w") == ""
     assert known.rival_of("another") == ""
+
+
+def test_a_name_has_a_limit_of_addresses() -> None:
+    known = registry()
+    for port in range(1000):
+        known.register(beat(), f"10.0.0.1:{port}", now=1)
+    assert len(known._entries["w"].addresses) <= MOST_ADDRESSES + 1
+    known.register(beat(), "10.0.0.1:998", now=2)
+    assert known.rival_of("w") == "10.0.0.1:999"
 
 
 def test_a_drained_worker_is_a_new_version_at_once_and_its_next_heartbeat_is_none() -> None:
