@@ -164,7 +164,7 @@ _WORDS = {
     Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
     Reason.READS_TERMINAL: "reads from the terminal",
-    Reason.UNSEEN_PROGRAM: "uses a program or settings that jobs may not see (termite-master -export DIR shows it)",
+    Reason.UNSEEN_PROGRAM: "uses a private program or file that jobs may not see (termite-master -export DIR shows it)",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.TREE_GONE: "the tree was moved or removed",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",

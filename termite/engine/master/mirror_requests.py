@@ -5,7 +5,7 @@ contents of another version.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from errno import EIO
 
 import trio
@@ -13,12 +13,13 @@ import trio
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job
-from termite.engine.model import Digest
+from termite.engine.model import Attr, Command, Digest
 from termite.engine.paths import split
 from termite.engine.sparse_content import pieces
 from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.wire.protocol.entry_messages import Entry, GetEntry
 from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
@@ -38,11 +39,20 @@ STDIN_LIMIT_BYTES = 192 * 1024  # of one answer, which is one frame
 
 
 class MirrorRequests:
-    """The handler of mirrors' requests. `jobs` are the running jobs by their ids."""
+    """The handler of mirrors' requests. `jobs` are the running jobs by their ids.
 
-    def __init__(self, tree: MasterTree, jobs: Mapping[int, Job]) -> None:
+    `is_droppable` returns whether a command does not need an absolute path outside the tree.
+    """
+
+    def __init__(
+        self,
+        tree: MasterTree,
+        jobs: Mapping[int, Job],
+        is_droppable: Callable[[str, Command], bool] = lambda path, command: False,
+    ) -> None:
         self._tree = tree
         self._jobs = jobs
+        self._is_droppable = is_droppable
 
     async def answer(self, lease: Lease, message: Message, send_chunk: SendChunk) -> Message:
         """Return the reply to one request of the mirror of `lease`.
@@ -56,7 +66,10 @@ class MirrorRequests:
                 self._tree.load(path, lease.worker)
                 if seal := self._tree.notes.newest_seal(path):
                     lease.newest_seal = max(lease.newest_seal, seal)
-                return Directory(*await self._tree.directory(path))
+                number, attr, children = await self._tree.directory(path)
+                return Directory(number, attr, children, *self._tree.notes.hides(path))
+            case GetEntry(path=path):
+                return Entry(self._find_entry(lease, path))
             case GetFile():
                 self._tree.load(split(message.path)[0], lease.worker)
                 return await self._send_file(message, send_chunk)
@@ -85,6 +98,17 @@ class MirrorRequests:
             raise look_failed(path, error) from error
         finally:
             os.close(fd)
+
+    def _find_entry(self, lease: Lease, path: bytes) -> Attr | None:
+        """Return a directory or a symlink that was not listed, or None.
+
+        Jobs find their caches empty. Nobody knows which job of the lease looks.
+        """
+        name = "/" + os.fsdecode(path)
+        commands = [job.command for job in self._jobs.values() if job.lease is lease and job.command is not None]
+        if any(self._is_droppable(name, command) for command in commands):
+            return None
+        return self._tree.private_entry(path)
 
     def _job(self, lease: Lease, number: int) -> Job:
         job = self._jobs.get(number)

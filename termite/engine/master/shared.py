@@ -150,7 +150,7 @@ class Master:
         self.fact_reader = FactReader(tree)
         self.cache = _open_cache(config, self.writable_root)
         self.users_of_unseen = UnseenPrograms()
-        self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
+        self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, self._requests().answer)
         self.recorder = Recorder(_recorder_config(config), self._view_fleet)
         self.is_without_worker = False
         self._named_foreign: set[tuple[str, str]] = set()
@@ -180,6 +180,9 @@ class Master:
         self.notices.clear()
         self.outside.begin_build()
         self.private.begin_build()
+
+    def _requests(self) -> MirrorRequests:
+        return MirrorRequests(self.tree, self.jobs, self.outside.is_droppable)
 
     def _view_fleet(self) -> FleetView:
         since_epoch_s = time.time() - trio.current_time()

@@ -94,7 +94,9 @@ class DirectoryReader:
         rules = self._exports.rules(directory)
         is_whole = rules.visibility is Visibility.WHOLE or rules.has_programs
         if not is_whole and not (rules.visibility is Visibility.PUBLIC and self._is_open(directory)):
+            self.notes.unlisted.add(directory)
             return self._read_passages(directory, rules)
+        self.notes.unlisted.discard(directory)
         with LookErrors(directory):
             try:
                 fd = self._disk.open_directory(directory)
@@ -161,6 +163,8 @@ class DirectoryReader:
                         found[name] = seal
                 if is_shown:
                     found[name] = self.to_seen(fd, name, st)
+                elif name not in found:
+                    self.notes.note_hidden(directory, fd, name, st.st_mode)
             except OSError as e:
                 if e.errno in REFUSED:
                     log.debug("entry-unreadable path=%r reason=%s", join(directory, name), e)

@@ -38,6 +38,7 @@ from termite.engine.tree.publishing.publication import (
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.temporary_files import TemporaryFiles
 from termite.engine.tree.tools.entry_notes import EntryNotes
+from termite.engine.tree.tools.private_entries import find_entry
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.tool_homes import ToolPlace
 
@@ -138,6 +139,11 @@ class MasterTree:
         own = tree.seen(path)
         assert own is not None, "a served directory has been seen"
         return self.number, own.attr, {name: seen.attr for name, seen in tree.listing(path).items()}
+
+    def private_entry(self, path: bytes) -> Attr | None:
+        """Return an entry that was not listed, as `find_entry` does."""
+        components(path)
+        return find_entry(self._disk, self._exports, path)
 
     async def open_file(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Digest]:
         """Return an open fd of this version of a file, for the caller to close, and its digest.

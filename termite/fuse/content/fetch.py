@@ -22,6 +22,7 @@ from termite.engine.model import Attr, Digest
 from termite.engine.paths import from_root_down
 from termite.engine.store.cas import Cas
 from termite.engine.store.cas_writer import CasWriter
+from termite.engine.wire.protocol.entry_messages import Entry, GetEntry
 from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile
@@ -89,7 +90,8 @@ class Fetcher:
         self._silence_s = silence_s
         self._patience: set[trio.CancelScope] = set()  # around each request that runs
         self._flights: dict[object, _Flight] = {}
-        self._counts = {"directories": 0, "files": 0, "file_bytes": 0, "files_known": 0, "files_of_ours": 0}
+        counted = ("directories", "entries", "files", "file_bytes", "files_known", "files_of_ours")
+        self._counts = dict.fromkeys(counted, 0)
 
     async def directory(self, path: bytes) -> None:
         """Wait until the tree knows the entries of `path`, or that it is not a directory.
@@ -98,6 +100,18 @@ class Fetcher:
         RemoteProtocolError to drop the connection.
         """
         await self._once(path, lambda: self._tree.is_known(path), lambda: self._get_directory(path))
+
+    async def entry(self, path: bytes) -> Attr | None:
+        """Return a directory or a symlink that was not listed, or None if jobs see nothing there.
+
+        Raise Retryable if it is a file: the command then runs on the master's machine. Otherwise
+        raise what `directory` raises.
+        """
+        self._counts["entries"] += 1
+        attr = _expect(Entry, await self._ask(GetEntry(path))).attr
+        if attr is not None and not (stat.S_ISDIR(attr.mode) or stat.S_ISLNK(attr.mode)):
+            raise RemoteProtocolError(f"{path!r} was not listed, and is a file")
+        return attr
 
     async def content(self, node: Node) -> None:
         """Wait until the content of a file is verified in the store, and `node.digest` is set.

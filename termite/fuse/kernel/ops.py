@@ -20,15 +20,14 @@ from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.model import Attr
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
+from termite.fuse.kernel.answers import FOREVER_S, absence, boundless, entry_of
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.stdin.stdin_pipe import StdinSource
 from termite.fuse.view.comparison import link_key
 from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
-from termite.fuse.view.views import WHITEOUT, Base, Listing, Need
+from termite.fuse.view.views import EMPTY, WHITEOUT, Base, Listing, Need
 
-FOREVER_S = 1e8  # three years; libfuse needs a number of seconds that fits into an integer
-BLOCK_BYTES = 4096  # of most file systems
 KEPT_BYTES = 64 * 1024  # a file up to this size is read at once and kept while it is open
 
 log = logging.getLogger(__name__)
@@ -81,14 +80,12 @@ class MirrorOperations(pyfuse3.Operations):
         self.jobs = jobs
         self._warm = warm
         self._inodes = Inodes()
-        self._space = _boundless()
+        self._space = boundless()
         self._directories: dict[int, tuple[Node, int]] = {}  # open ones by handle, with the thread that opened each
         self._last_handle = 0
-        self._absent = pyfuse3.EntryAttributes()
-        self._absent.st_ino = 0
-        self._absent.entry_timeout = FOREVER_S
+        self._absent, self._absent_now = absence(FOREVER_S), absence(0.0)
         for node in (*map(self._inodes.nodes.__getitem__, (ROOT, BASES, DELTAS, STDIN)), self._inodes.whiteout):
-            node.entry = _entry(node)
+            node.entry = entry_of(node)
 
     def statistics(self) -> dict[str, int]:
         """Return the counts of requests and of inodes."""
@@ -107,17 +104,22 @@ class MirrorOperations(pyfuse3.Operations):
             if listing is None:
                 listing = await self._listing(parent, ctx.pid)
             attr = listing.get(name)
-            if attr is None:
+            if attr is not None:
+                node = self._child(parent, name, attr)
+            elif not self._is_partial(parent):
                 return self._absent
-            node = self._child(parent, name, attr)
+            elif (found := await self._private(parent, name, ctx.pid)) is not None:
+                node = found
+            else:
+                return self._absent_now
         node.lookups += 1
-        return node.entry or _entry(node)
+        return node.entry or entry_of(node)
 
     @answered
     async def getattr(self, inode: int, ctx: Any = None) -> Any:
         self.requests += 1
         node = self._inodes.nodes[inode]
-        return node.entry or _entry(node)
+        return node.entry or entry_of(node)
 
     @answered
     async def readlink(self, inode: int, ctx: Any) -> Any:
@@ -146,13 +148,16 @@ class MirrorOperations(pyfuse3.Operations):
             return  # our own directories have no listing: nobody needs one
         if node.listing is None:
             await self._listing(node, thread)
+        if node.is_private or (isinstance(node.view, Base) and self._tree.is_unlisted(node.path)):
+            self.jobs.give_back(thread, Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(node.path)))
+            raise FsError(EIO)
         assert node.listing is not None
         if node.names is None:
             node.names = list(node.listing)
         for position in range(offset, len(node.names)):
             name = node.names[position]
             child = self._child(node, name, node.listing[name])
-            if not pyfuse3.readdir_reply(token, name, child.entry or _entry(child), position + 1):
+            if not pyfuse3.readdir_reply(token, name, child.entry or entry_of(child), position + 1):
                 self._inodes.drop_if_unused(child)
                 break
             child.lookups += 1
@@ -198,7 +203,21 @@ class MirrorOperations(pyfuse3.Operations):
         Files have none: it would cost 250 bytes for each, and is hardly ever used again.
         """
         if node.entry is None:
-            node.entry = _entry(node)
+            node.entry = entry_of(node)
+        return node
+
+    def _is_partial(self, node: DirectoryNode) -> bool:
+        return node.is_private or (isinstance(node.view, Base) and self._tree.is_partial(node.path))
+
+    async def _private(self, parent: DirectoryNode, name: bytes, thread: int) -> Node | None:
+        """Return the node of an entry that jobs see only if they ask for it by name, or None."""
+        path = parent.path + b"/" + name if parent.path else name
+        attr = await self.jobs.wait_for(thread, functools.partial(self._fetcher.entry, path))
+        if attr is None:
+            return None
+        node = self._child(parent, name, attr)
+        if isinstance(node, DirectoryNode):
+            node.is_private, node.listing = True, EMPTY
         return node
 
     async def _listing(self, node: DirectoryNode, thread: int) -> Listing:
@@ -328,16 +347,6 @@ class MirrorOperations(pyfuse3.Operations):
         raise pyfuse3.FUSEError(ENOSYS)
 
 
-def _boundless() -> pyfuse3.StatvfsData:
-    """Return the statistics of a file system that is never full."""
-    answer = pyfuse3.StatvfsData()
-    answer.f_bsize = answer.f_frsize = BLOCK_BYTES
-    answer.f_blocks = answer.f_bfree = answer.f_bavail = 1 << 30
-    answer.f_files = answer.f_ffree = answer.f_favail = 1 << 30
-    answer.f_namemax = 255
-    return answer
-
-
 _ROOT_NAMES = {"base": BASES, "delta": DELTAS, "stdin": STDIN}
 
 
@@ -360,28 +369,3 @@ def _drop_views(paths: Sequence[bytes]) -> None:
         except OSError as error:
             if error.errno != ENOTDIR:
                 log.warning("view-not-dropped path=%s reason=%r", path.decode(), error.strerror)
-
-
-def _entry(node: Node) -> Any:
-    """Return the answer to the kernel about an inode.
-
-    Everything belongs to the mirror's own user: overlay and the job's user namespace turn that into
-    the submitter. A directory has one link: find(1) then does not count subdirectories.
-    """
-    attr = node.attr
-    entry = pyfuse3.EntryAttributes()
-    entry.st_ino = node.inode
-    entry.generation = 0
-    entry.entry_timeout = 0 if node.job is not None else FOREVER_S
-    entry.attr_timeout = FOREVER_S
-    entry.st_mode = attr.mode
-    entry.st_nlink = 1 if stat.S_ISDIR(attr.mode) else attr.nlink
-    entry.st_uid = entry.st_gid = 0
-    entry.st_rdev = 0
-    entry.st_size = attr.size
-    entry.st_blksize = node.block_bytes
-    # `du` and `ls -l` show whole blocks, and none for a symlink.
-    blocks = 0 if stat.S_ISLNK(attr.mode) else -(-attr.size // BLOCK_BYTES)
-    entry.st_blocks = blocks * (BLOCK_BYTES // 512)
-    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attr.mtime_ns
-    return entry

@@ -63,14 +63,16 @@ class DirectoryNode(Node):
     """A directory of a view.
 
     `listing` has the entries that the view shows in it, and `names` their order. Both are None
-    until the kernel asks for them.
+    until the kernel asks for them. If it `is_private`, it was not listed, and a job has asked for it
+    by name.
     """
 
-    __slots__ = ("listing", "names", "view")
+    __slots__ = ("is_private", "listing", "names", "view")
 
     def __init__(self, inode: int, path: bytes, attr: Attr, key: object, view: Base | Delta) -> None:
         super().__init__(inode, path, attr, key)
         self.view = view
+        self.is_private = False
         self.listing: Listing | None = None
         self.names: list[bytes] | None = None
 

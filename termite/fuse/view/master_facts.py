@@ -34,12 +34,15 @@ FEW_DIGESTS = 1000
 class _Known:
     """The truth about one directory; `as_of` is the journal number at which it was read.
 
-    If `is_shared`, a base shows `children`, so they are copied before they change.
+    If `is_shared`, a base shows `children`, so they are copied before they change. `is_partial` and
+    `is_unlisted` are as in Directory.
     """
 
     children: dict[bytes, Attr]
     as_of: int
     is_shared: bool = False
+    is_partial: bool = False
+    is_unlisted: bool = False
 
 
 class KnownTree(abc.ABC):
@@ -148,6 +151,16 @@ class KnownTree(abc.ABC):
         """Return the entries of a directory as they are now, or None if it is not known."""
         known = self._known.get(directory)
         return known.children if known else None
+
+    def is_partial(self, directory: bytes) -> bool:
+        """Return whether the master has to be asked for each name that a directory lacks."""
+        known = self._known.get(directory)
+        return known is not None and known.is_partial
+
+    def is_unlisted(self, directory: bytes) -> bool:
+        """Return whether a directory has entries that nobody has listed."""
+        known = self._known.get(directory)
+        return known is not None and known.is_unlisted
 
     def digest_of(self, attr: Attr) -> Digest | None:
         """Return the digest of a version, listed or learned since; None if it is unknown."""
@@ -268,7 +281,9 @@ class KnownTree(abc.ABC):
                     children.pop(name, None)
                 else:
                     children[name] = change.attr
-        self._known[path] = _Known(children, max(reply.number, self.number))
+        known = _Known(children, max(reply.number, self.number))
+        known.is_partial, known.is_unlisted = reply.is_partial, reply.is_unlisted
+        self._known[path] = known
         if not path:
             self._root = reply.attr
             self._on_root_learned()

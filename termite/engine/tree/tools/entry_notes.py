@@ -1,7 +1,7 @@
 """Note entries of the tree that jobs would see otherwise than local commands do.
 
-They are those of other users, and symlinks to files that jobs must not see. A job would take such a
-file for absent, and a shell would run another program of that name.
+They are those of other users, private ones, and symlinks to files that jobs must not see. A job
+would take such a file for absent, and a shell would run another program of that name.
 """
 
 import os
@@ -14,6 +14,7 @@ from termite.engine.look_errors import is_answer
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.visibility import Exports
+from termite.engine.tree.tools.private_entries import is_asked_for, is_within_reach
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.slow_mounts import SlowMounts, slow_mounts
 
@@ -30,7 +31,9 @@ class EntryNotes:
     """The notes on the entries of one tree.
 
     If the tree `is_mixed`, it has an entry of another user or group. `seals` counts the files that
-    were sealed because a symlink leads to them. `is_shown` returns whether jobs see a path.
+    were sealed because a symlink leads to them. `is_shown` returns whether jobs see a path. `partial`
+    has the directories with entries that jobs do not see, and `unlisted` those of which only what
+    leads further was looked at.
     """
 
     def __init__(self, exports: Exports, is_shown: IsShown) -> None:
@@ -43,6 +46,8 @@ class EntryNotes:
         self._numbers: dict[bytes, int] = {}  # of sealed files, in their order
         self._newest: dict[bytes, int] = {}  # of all to which symlinks of a directory lead
         self._newest_elsewhere = 0  # of directories that were forgotten
+        self.partial: set[bytes] = set()
+        self.unlisted: set[bytes] = set()
         self.is_mixed = False
         self.seals = 0
         try:
@@ -62,6 +67,21 @@ class EntryNotes:
             nominal = os.path.normpath(os.path.join(b"/", directory, target))
             if not self._exports.is_live(nominal.strip(b"/")):
                 self._note_link(directory, name, target)
+
+    def note_hidden(self, directory: bytes, fd: int, name: bytes, mode: int) -> None:
+        """Note an entry that jobs do not see. Raise OSError if a look fails."""
+        if directory not in self.partial and is_asked_for(self._exports, directory) and is_within_reach(fd, name, mode):
+            self.partial.add(directory)
+
+    def hides(self, directory: bytes) -> tuple[bool, bool]:
+        """Return whether a directory has entries that jobs do not see, and whether it was not listed.
+
+        If it has, mirrors ask for each entry that they lack.
+        """
+        is_unlisted = directory in self.unlisted
+        if not (is_unlisted or directory in self.partial) or not is_asked_for(self._exports, directory):
+            return False, False
+        return True, is_unlisted
 
     def seal(self, note_failure: Callable[[Retryable], None]) -> Iterable[bytes]:
         """Seal the files to which noted symlinks lead, and return the directories to list again.

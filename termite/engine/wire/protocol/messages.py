@@ -40,6 +40,7 @@ from termite.engine.model import (
     WorkerRoom,
 )
 from termite.engine.paths import PATH_BYTES
+from termite.engine.wire.protocol.entry_messages import Entry, GetEntry
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
     DrainWorker,
@@ -54,7 +55,7 @@ from termite.engine.wire.protocol.fleet_messages import (
 )
 from termite.engine.wire.protocol.message_base import Message
 
-PROTOCOL = 8  # both ends must have the same; if not, the operator reads one clear line
+PROTOCOL = 9  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job, in all parts of its result
@@ -272,12 +273,15 @@ class Directory(Message, frozen=True):
     """The reply to GetDirectory, as of the number `number` of the journal.
 
     `attr` has the attributes of the directory itself, `children` those of its entries. The digest
-    of a file is None if the master does not know it.
+    of a file is None if the master does not know it. If it `is_partial`, it has entries that jobs
+    must not see. If it `is_unlisted`, only what leads to other places was looked at.
     """
 
     number: Count
     attr: Attr
     children: dict[bytes, Attr]
+    is_partial: bool = False
+    is_unlisted: bool = False
 
 
 class GetFile(Message, frozen=True):
@@ -371,6 +375,7 @@ Request = (
     | Ping
     | SetSlots
     | GetDirectory
+    | GetEntry
     | GetFile
     | ReadStdin
     | StdinTaken
@@ -386,6 +391,7 @@ Reply = (
     | LogRecords
     | Pong
     | Directory
+    | Entry
     | File
     | StdinBytes
     | Failed

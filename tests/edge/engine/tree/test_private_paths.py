@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.errors import Reason, Retryable
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from tests.edge.engine.tree.tree_jobs import tree_path
@@ -160,3 +161,58 @@ def test_what_only_this_machine_has_is_private(tree: MasterTree) -> None:
 
 def test_a_path_that_is_none_is_not_private(tree: MasterTree) -> None:
     assert tree.find_private(b"a/../b") == tree.find_private(b"a" * 20_000) == b""
+
+
+# -- entries that a job asks for by name ------------------------------------------------------------------------------
+
+
+def serve(tree: MasterTree, path: Path) -> tuple[bool, bool]:
+    tree.load(tree_path(path), "")
+    return tree.notes.hides(tree_path(path))
+
+
+def test_a_directory_that_only_leads_to_the_tree_is_not_listed(tree: MasterTree, base: Path) -> None:
+    base.chmod(0o711)
+    tree.load(tree_path(base), "")
+    assert tree.notes.hides(tree_path(base)) == (True, True)
+
+
+def test_a_directory_says_whether_it_has_more_than_jobs_see(tree: MasterTree, base: Path) -> None:
+    for name in ("open", "some"):
+        (base / name).mkdir()
+    (base / "some" / "f").touch(mode=0o600)
+    (base / "open" / "f").touch()
+    assert serve(tree, base / "open") == (False, False)
+    assert serve(tree, base / "some") == (True, False)
+    assert serve(tree, base / "project") == (False, False), "jobs see all of the tree"
+    assert serve(tree, Path("/etc")) == (False, False), "each program looks there for ld.so.preload"
+    assert serve(tree, Path("/usr/include")) == (False, False), "compilers ask there for hundreds of names"
+    assert serve(tree, Path("/tmp")) == (False, False), "and each job for new ones"
+
+
+def test_a_job_learns_of_private_directories_and_links_only_that_they_are_there(tree: MasterTree, base: Path) -> None:
+    (base / "d").mkdir(mode=0o700)
+    (base / "d" / "below").mkdir(mode=0o700)
+    (base / "d" / "f").touch(mode=0o600)
+    os.mkfifo(base / "d" / "fifo")
+    (base / "d" / "link").symlink_to("f")
+    found = {name: tree.private_entry(tree_path(base / name)) for name in ("d", "d/below", "d/link", "d/none", "d/f/x")}
+    assert [attr and (oct(attr.mode), attr.target) for attr in found.values()] == [
+        ("0o40700", b""),
+        ("0o40700", b""),
+        ("0o120777", b"f"),
+        None,
+        None,
+    ]
+    for name in ("d/f", "d/fifo"):
+        with pytest.raises(Retryable) as error:
+            tree.private_entry(tree_path(base / name))
+        assert (error.value.reason, error.value.detail) == (Reason.UNSEEN_PROGRAM, str(base / name))
+
+
+def test_nobody_learns_of_what_is_excluded_or_made_by_the_sandbox(tree: MasterTree, base: Path) -> None:
+    (base / "excluded" / "f").touch()
+    (base / "d").mkdir(mode=0o700)
+    (base / "d" / "out").symlink_to("../excluded")
+    for path in (base / "excluded", base / "excluded/f", base / "d/out/f", Path("/dev/null"), Path("/proc/1")):
+        assert tree.private_entry(tree_path(path)) is None, path

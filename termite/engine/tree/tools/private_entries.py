@@ -1,0 +1,84 @@
+"""Look for entries that jobs ask for by name, in directories of which they see a part only.
+
+A loader that follows a RUNPATH, an interpreter that reads a `.pth` file, and git that follows
+`gitdir:` all look for a name in a private place. If the name were missing without a word, they would
+take another file, or go on without it. Therefore a mirror asks for such a name. Directories and
+symlinks are shown, so that the look goes on. A file makes the command run on the master's machine.
+"""
+
+import os
+import stat
+
+from termite.engine import look_calls
+from termite.engine.errors import Reason, Retryable
+from termite.engine.look_errors import is_answer
+from termite.engine.model import Attr
+from termite.engine.paths import is_within, split
+from termite.engine.tree.disk import Disk, LookErrors
+from termite.engine.tree.logic.temporary_names import is_never_shown, temporary_above
+from termite.engine.tree.logic.times import wire_ns
+from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, Exports, Visibility
+from termite.engine.tree.tools.slow_mounts import slow_mounts
+
+DIRECTORY_BYTES = 4096  # the size of every directory that jobs see
+# The package manager's. Compilers look there for hundreds of names that are missing, and each program
+# for /etc/ld.so.preload. What root alone may read there is no part of a build.
+_OF_SYSTEM = tuple(f"{top}{name}".encode() for top in ("", "usr/") for name in ("bin", "sbin", "lib", "lib32", "lib64"))
+_MORE_OF_SYSTEM = (b"etc", b"usr/include", b"usr/libexec", b"usr/share", b"usr/src")
+
+
+def is_asked_for(exports: Exports, directory: bytes) -> bool:
+    """Return whether mirrors ask for entries that jobs do not see in this directory.
+
+    In a directory of temporary files every job looks for names that are new.
+    """
+    if exports.is_live(directory) or exports.is_crowded(directory) or exports.opened_above(directory):
+        return False
+    visibility = exports.visibility(directory)
+    if visibility is Visibility.HIDDEN:
+        return False
+    if visibility is Visibility.WHOLE and not exports.rules(directory).hides_credentials:
+        return False
+    tops = (*_OF_SYSTEM, *_MORE_OF_SYSTEM, *(top for top in STANDARD_DIRECTORIES if top not in exports.temporary))
+    return not any(is_within(directory, top) for top in tops)
+
+
+def is_within_reach(fd: int, name: bytes, mode: int) -> bool:
+    """Return whether this process may use the entry `name` of the open directory `fd` at all.
+
+    `mode` is its st_mode. Raise OSError if a look fails.
+    """
+    if stat.S_ISDIR(mode):
+        return look_calls.has_right(name, os.X_OK, dir_fd=fd)
+    return look_calls.has_right(name, os.R_OK, dir_fd=fd) or look_calls.has_right(name, os.X_OK, dir_fd=fd)
+
+
+def find_entry(disk: Disk, exports: Exports, path: bytes) -> Attr | None:
+    """Return the attributes of a directory or a symlink that jobs were not shown.
+
+    Return None if nothing is there, or nothing that a job may know of. Raise Retryable if it is
+    anything else, or if the look fails. No symlink on the way is followed.
+    """
+    directory, name = split(path)
+    if not is_asked_for(exports, directory) or exports.visibility(path) is Visibility.HIDDEN:
+        return None
+    if temporary_above(path) and is_never_shown(path):
+        return None
+    if slow_mounts(exports.writable_root).may_hang(path):
+        return None
+    with LookErrors(path):
+        try:
+            fd = disk.open_directory(directory, os.O_PATH)
+            try:
+                st = look_calls.stat(name, dir_fd=fd, follow_symlinks=False)
+                target = look_calls.readlink(name, dir_fd=fd) if stat.S_ISLNK(st.st_mode) else b""
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if not is_answer(error):
+                raise
+            return None
+    if not stat.S_ISDIR(st.st_mode) and not target:
+        raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
+    size = len(target) if target else DIRECTORY_BYTES
+    return Attr(st.st_mode, size, wire_ns(st.st_mtime_ns), target=target)
