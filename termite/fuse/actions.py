@@ -38,7 +38,7 @@ from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.pipe_watcher import TerminalWatcher
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.comparison import Homes, coarsened
-from termite.fuse.view.link_comparers import names_comparer
+from termite.fuse.view.link_comparers import may_compare
 from termite.fuse.view.trace_names import TraceNames
 from termite.fuse.view.views import Need
 
@@ -213,8 +213,8 @@ class Actions:
         is_typed_at = run.terminal is not None and run.terminal.is_typed_at
         if result.is_left and not is_typed_at:
             raise Retryable(Reason.PROCESS_LEFT)
-        may_compare = result.is_linked and names_comparer(run.argv)
-        harvested = await self._harvest(result.upper, job, may_compare_links=may_compare)
+        is_compared = result.is_linked and may_compare(run.argv)
+        harvested = await self._harvest(result.upper, job, may_compare_links=is_compared)
         dropped = harvested.dropped
         if left := find_left_in_memory(result.upper):
             dropped = coarsened((*dropped, *left))

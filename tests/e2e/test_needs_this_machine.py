@@ -176,6 +176,10 @@ def test_two_names_of_a_file_are_one_file_in_an_archive(tree: Tree) -> None:
         done = tree.termite("sh", "-c", f"ln {old}/one {old}/two && {command}; stat -c %h {new}/one")
         assert (done.code, done.stdout) == (0, b"2\n"), done
     assert home_runs(tree, Reason.LINK_READ) == before + 3
+    tree.write("pack", "ln $1 $2; tar cf t $1 $2; tar tvf t | cut -c1; ls -i $1 $2 | cut -d' ' -f1 | uniq | wc -l")
+    done = tree.termite("sh", "pack", "pack", "packed")
+    assert (done.code, done.stdout) == (0, b"-\nh\n1\n"), done
+    assert home_runs(tree, Reason.LINK_READ) == before + 4, "a script may compare them as well"
 
 
 @pytest.mark.needs_root("gives a user another group")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from termite.fuse.view.link_comparers import names_comparer
+from termite.fuse.view.link_comparers import may_compare, names_comparer
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_word_of_its_own_may_be_an_option() -> None:
         "ln a b; touch c",
         "ln one two; echo x >>two; cat one",
         "ln a.tar b.tar; gcc -c x.c",
-        "ln a start; ./start",
+        "ln a start; rm start",
         "ln b c; stat -c %a a c; ls -l",
         "ln b c; stat --format=%a a c; ls -l d-i",
         "ln a b || cp a b; touch c",
@@ -65,3 +65,28 @@ def test_a_word_of_its_own_may_be_an_option() -> None:
 )
 def test_other_commands_stay(text: str) -> None:
     assert not names_comparer((b"sh", b"-c", text.encode()))
+    assert not may_compare((b"sh", b"-c", text.encode()))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("sh", "-c", "ln a b; ./compare a b"),
+        ("sh", "-c", "ln a b; if x; then python3 compare.py; fi"),
+        ("sh", "-c", "echo $(./compare a b)"),
+        ("sh", "-c", "X=1 >log ./compare a b"),
+        ("sh", "-c", "ln a b; eval $COMPARE"),
+        ("sh", "-c", "ln a b; sh compare"),
+        ("sh", "compare"),
+        ("./compare", "a", "b"),
+        ("python3", "compare.py"),
+    ],
+)
+def test_a_script_or_an_unknown_program_may_compare(argv: tuple[str, ...]) -> None:
+    words = tuple(word.encode() for word in argv)
+    assert may_compare(words) and not names_comparer(words)
+
+
+@pytest.mark.parametrize("argv", [("ln", "a", "b"), ("/usr/bin/cp", "-l", "a", "b"), ("rustc", "a.rs")])
+def test_a_known_program_without_a_shell_stays(argv: tuple[str, ...]) -> None:
+    assert not may_compare(tuple(word.encode() for word in argv))
