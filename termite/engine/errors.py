@@ -157,7 +157,7 @@ _WORDS = {
     Reason.BITS_LOST: "writes to a setuid or setgid file, which keeps these bits if root writes",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
-    Reason.LINK_READ: "gives a file another name (ln), and names a program that compares files",
+    Reason.LINK_READ: "gives a file another name (ln), and runs a program that may compare files",
     Reason.PROCESS_LEFT: "leaves a process in the background, which would end with the job",
     Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
     Reason.DEVICE_MADE: "makes a device (mknod)",
