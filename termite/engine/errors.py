@@ -152,7 +152,7 @@ _WORDS = {
     Reason.OTHER_ARCHITECTURE: "the worker has another architecture",
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.FOREIGN_IDS: "gives a file or a process to another user or group (chown, setuid)",
-    Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
+    Reason.ATTRIBUTES_SET: "sets or moves extended attributes or access control lists",
     Reason.MODE_SET: "may set modes in a directory with a default access control list",
     Reason.BITS_LOST: "writes to a setuid or setgid file, which keeps these bits if root writes",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",

@@ -136,6 +136,33 @@ def test_an_attribute_that_a_job_leaves_is_set_here(tree: Tree, name: str) -> No
     assert home_runs(tree, Reason.ATTRIBUTES_SET) == before + 1
 
 
+@pytest.mark.parametrize(
+    ("script", "there", "runs_here"),
+    [
+        ("echo more >>f", "f", 0),
+        ("printf X | dd of=f conv=notrunc status=none", "f", 0),
+        ("chmod 600 f", "f", 0),
+        ("mv f g", "g", 1),
+        ("mv f other", "other", 1),
+        ("mv d e", "e/f", 1),
+        ("mv d/f d/g", "d/g", 1),
+        ("sed -i s/a/y/ plain; mv plain moved; rm f; echo >h", "", 0),
+    ],
+)
+def test_attributes_of_files_stay_as_after_a_plain_run(tree: Tree, script: str, there: str, runs_here: int) -> None:
+    for name in ("f", "other", "plain", "d/f"):
+        path = tree.write(name, f"{name}\n")
+        os.utime(path, (10**9, 10**9))
+        if name.endswith("f"):
+            os.setxattr(path, "user.mine", name.encode())
+    before = home_runs(tree, Reason.ATTRIBUTES_SET)
+    done = tree.termite("sh", "-c", script)
+    assert done.code == 0, done
+    assert home_runs(tree, Reason.ATTRIBUTES_SET) == before + runs_here
+    if there:
+        assert os.getxattr(tree.path / there, "user.mine") == (b"d/f" if "/" in there else b"f")
+
+
 def test_an_attribute_that_a_job_removes_again_is_nobodys_business(tree: Tree) -> None:
     jobs = tree.jobs()
     script = EXTENDED.format(name="f") + "; os.removexattr('f', 'user.mine')"

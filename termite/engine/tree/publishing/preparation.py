@@ -99,7 +99,7 @@ class Preparation:
                 self._directories.open(path)
         if plan.removed and (plan.files or plan.directories or plan.symlinks):
             with FsErrors(plan.removed[0]):
-                self._inherited.check_moved(plan.removed)
+                self._inherited.check_moved(plan.removed, (*plan.files, *plan.directories))
         files: list[Change] = []
         for change in plan.files:
             (self._same if self._is_same(change) else files).append(change)

@@ -18,6 +18,10 @@ from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.access_lists import ACCESS_LIST, DEFAULT_LIST, granted, requested_mode
+from termite.engine.tree.logic.times import wire_ns
+
+MOST_MOVED = 20_000  # entries of a directory that was moved; each costs 5 us
+_KEPT = ("user.", "trusted.", "security.capability", ACCESS_LIST, DEFAULT_LIST)
 
 
 class TargetDirectories:
@@ -205,10 +209,33 @@ class InheritedAccess:
             raise Retryable(Reason.MODE_SET, repr("/" + os.fsdecode(path)))
         return requested_mode(mode, self._umask)
 
-    def check_moved(self, removed: Iterable[bytes]) -> None:
-        """Check entries that a job has removed, and perhaps moved to another name."""
-        for path in removed if self._is_mixed else ():
-            self._check_owner(path, may_give=True)
+    def check_moved(self, removed: Iterable[bytes], made: Iterable[Change]) -> None:
+        """Check entries that a job has removed, and perhaps moved to the names of those made."""
+        times = {(stat.S_IFMT(c.attr.mode), c.attr.mtime_ns) for c in made if c.attr is not None}
+        for path in removed:
+            if self._is_mixed:
+                self._check_owner(path, may_give=True)
+            there = self._directories.look(path)
+            if there is None or (stat.S_IFMT(there.st_mode), wire_ns(there.st_mtime_ns)) not in times:
+                continue
+            if found := self._find_attributed(path):
+                raise Retryable(Reason.ATTRIBUTES_SET, repr("/" + os.fsdecode(found)))
+
+    def _find_attributed(self, path: bytes) -> bytes:
+        """Return an entry at or below a path that has extended attributes, which no job sees, or b"".
+
+        If there are too many entries, return the last one that was looked at.
+        """
+        parent, name = self._directories.parent(path)
+        top = b"/proc/self/fd/%d/%b" % (parent, name)
+        waiting, left = [b""], MOST_MOVED
+        while waiting:
+            below, left = waiting.pop(), left - 1
+            if extended_attributes(top + below) or not left:
+                return path + below
+            if stat.S_ISDIR(os.lstat(top + below).st_mode):
+                waiting += [below + b"/" + entry for entry in os.listdir(top + below)]
+        return b""
 
     def _check_owner(self, path: bytes, *, may_give: bool) -> None:
         """Raise Retryable if an entry stands here whose owner or group another one may have to get.
@@ -225,22 +252,24 @@ class InheritedAccess:
             raise Retryable(Reason.FOREIGN_IDS, repr("/" + os.fsdecode(path)))
 
     def _keep(self, path: bytes, attr: Attr, name: bytes, area: int) -> bool:
-        """Give a file that was written in place the owner, the group and the list of the old one.
+        """Give a file that was written in place what the old one has.
 
-        Raise Retryable if we may not.
+        That is the owner, the group and the extended attributes with the list. The kernel drops
+        privileges (`security.capability`) at a write. Raise Retryable if we may not give it.
         """
         there = self._directories.look(path)
         if there is None or not stat.S_ISREG(there.st_mode):
             return False
         parent, old = self._directories.parent(path)
-        acl = _read_list(b"/proc/self/fd/%d/%b" % (parent, old), ACCESS_LIST)
+        place = b"/proc/self/fd/%d/%b" % (parent, old)
+        attributes = [name for name in extended_attributes(place) if not name.startswith("security.")]
         staged = os.stat(name, dir_fd=area, follow_symlinks=False)
-        if (there.st_uid, there.st_gid) == (staged.st_uid, staged.st_gid) and not acl:
+        if (there.st_uid, there.st_gid) == (staged.st_uid, staged.st_gid) and not attributes:
             return False
         _give(path, name, area, there.st_uid, there.st_gid)
         itself = b"/proc/self/fd/%d/%b" % (area, name)
-        if acl:
-            disk_calls.setxattr(itself, ACCESS_LIST, acl)
+        for attribute in attributes:
+            disk_calls.setxattr(itself, attribute, os.getxattr(place, attribute))
         disk_calls.chmod(itself, stat.S_IMODE(attr.mode))
         return True
 
@@ -281,6 +310,17 @@ def _give(path: bytes, name: bytes, area: int, uid: int, gid: int) -> None:
 def _is_in_place(change: Change) -> bool:
     """Return whether a result was written into a file that was there."""
     return change.base is not None and change.base.size >= 0
+
+
+def extended_attributes(path: bytes) -> list[str]:
+    """Return the names of the attributes that a file keeps when it is moved. Raise OSError."""
+    try:
+        found = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+    return [name for name in found if name.startswith(_KEPT)]
 
 
 def _read_list(path: int | bytes, name: str) -> bytes:
