@@ -38,6 +38,7 @@ GROUP = 61001 if IS_ROOT else os.getgid()
 # Names that contain the time, or the way in which a build was started, in every plain build too.
 IGNORED = r"(^|/)(config\.log|debugfs\.log|\.rustc_info\.json|.*\.buildinfo|.*\.changes|.*\.pyc|invoked\.timestamp)$"
 
+CALLS = "home/.ccache"  # a cache, which every job finds empty
 WRAPPER = """#!/bin/sh
 [ ! -w {calls} ] || echo " $* " >>{calls}/$$
 exec {program} "$@"
@@ -180,7 +181,7 @@ class Site:
 
     @property
     def calls(self) -> Path:
-        return self.where.base / "calls"
+        return self.where.base / CALLS
 
     def env(self, column: int) -> dict[str, str]:
         base = str(self.where.base)
@@ -195,12 +196,12 @@ class Site:
 
     def lay_out(self) -> None:
         """Copy the project to its place, whatever an earlier build has left there."""
-        clean = f"[ ! -e {self.top} ] || chmod -R u+rwX {self.top}; rm -rf {self.top} calls home/.cache"
+        clean = f"[ ! -e {self.top} ] || chmod -R u+rwX {self.top}; rm -rf {self.top} {CALLS} home/.cache"
         prepare = self.build.prepare.replace("{base}", str(self.where.base)) or ":"
-        copy = f"mkdir -p {self.tree} && mkdir -m 700 calls && cp -a files/. {self.top} && cd {self.tree}"
+        copy = f"mkdir -p {self.tree} home && mkdir -m 700 {CALLS} && cp -a files/. {self.top} && cd {self.tree}"
         done = self.shell(f"{clean}; {copy} && {prepare}")
         assert done.code == 0, done
-        assert self.shell("rm -rf calls && mkdir -m 700 calls").code == 0
+        assert self.shell(f"rm -rf {CALLS} && mkdir -m 700 {CALLS}").code == 0
 
     def entries(self) -> dict[str, list[object]]:
         done = self.shell(f"{PYTHON} {LISTING} {self.top} '{self.build.ignored}'")
@@ -235,7 +236,7 @@ def make_site(where: Place, build: Foreign) -> Site:
     show_toolchain(where)
     for program in (*(f"/usr/bin/{name}" for name in COMPILERS), f"{where.base}/rust/bin/rustc"):
         wrapper = tools / Path(program).name
-        wrapper.write_text(WRAPPER.format(calls=where.base / "calls", program=program))
+        wrapper.write_text(WRAPPER.format(calls=where.base / CALLS, program=program))
         wrapper.chmod(0o755)
     files = where.base / "files"
     for name, text in build.files.items():
