@@ -163,6 +163,30 @@ def test_attributes_of_files_stay_as_after_a_plain_run(tree: Tree, script: str, 
         assert os.getxattr(tree.path / there, "user.mine") == (b"d/f" if "/" in there else b"f")
 
 
+@pytest.mark.parametrize(
+    ("script", "mode"),
+    [
+        ("mv f g; stat -c %a g", 0),
+        ("chmod 644 f; cat f", 0),
+        ("ln f g; echo $?", 0),
+        ("touch -d @5 f; date -r f +%s", 0),
+        ("echo 2 >>f; stat -c %s f", 0o200),
+        ("./f", 0o111),
+        ("cat f; echo $?", 0),
+    ],
+)
+def test_a_file_that_its_owner_may_not_read_is_as_plain(tree: Tree, script: str, mode: int) -> None:
+    done = []
+    for way in ("plain", "termite"):
+        place = tree.subtree(way)
+        shutil.copy("/bin/true", place.path / "f")
+        place.own(place.path / "f")
+        (place.path / "f").chmod(mode)
+        ended = getattr(place, way)("sh", "-c", script)
+        done.append((ended.code, ended.stdout[:20], sorted((p.name, p.lstat().st_mode) for p in place.path.iterdir())))
+    assert done[0] == done[1]
+
+
 def test_an_attribute_that_a_job_removes_again_is_nobodys_business(tree: Tree) -> None:
     jobs = tree.jobs()
     script = EXTENDED.format(name="f") + "; os.removexattr('f', 'user.mine')"

@@ -40,6 +40,19 @@ class Disk:
         """Return an fd for the caller to close. With O_PATH we need not be able to list it."""
         return self._open(path, flags | DIRECTORY)
 
+    def look(self, path: bytes) -> os.stat_result | None:
+        """Return what is at a path, or None if nothing is, or if the disk refuses to say."""
+        try:
+            fd = self._open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if not is_answer(error):
+                raise
+            return None
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
     def open_file(self, path: bytes) -> int:
         """Return an fd for reading, for the caller to close.
 

@@ -43,7 +43,8 @@ class FileContents:
 
         Raise Stale if the file is not, or no longer, this version; the journal then has the change.
         Raise FsError if it may not be opened, here either. Raise Retryable if a look at it or
-        reading it fails, or if it is a sealed program. Large files are hashed in a thread.
+        reading it fails, or if it is a sealed program, or our own file that we may not read. Large
+        files are hashed in a thread.
         """
         parent, _ = split(path)
         self._journal.append(self._follower.serve(parent))
@@ -100,6 +101,8 @@ class FileContents:
                 self._check_way(path)
                 raise Stale(path) from e
             if e.errno in REFUSED:
+                if self._exports.is_live(path) and self._is_ours(path):
+                    raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path)) from e
                 raise FsError(e.errno, path) from e
             raise look_failed(path, e) from e
         found = stamp_of(os.fstat(fd))
@@ -109,6 +112,15 @@ class FileContents:
             return fd, found
         os.close(fd)
         raise Stale(path)
+
+    def _is_ours(self, path: bytes) -> bool:
+        """Return whether we own a file that we may not read, and the job may do more than read it.
+
+        The kernel refuses to open such a file to a job itself. If it asks here, the job moves,
+        links or appends to the file, or executes it.
+        """
+        there = self._disk.look(path)
+        return there is not None and there.st_uid == os.geteuid()
 
     def _check_way(self, path: bytes) -> None:
         """Let the journal get what has changed at a path, or at a directory above it."""
