@@ -22,6 +22,7 @@ from bench.figures import (
 from bench.pooled import pooled
 from bench.report import Part, number, row, warnings
 from bench.rounds import BenchError
+from tests.unit.tables import each_row
 
 PLAIN = [Measured(2.0, 4.0, 3.0), Measured(4.0, 5.0, 3.0)]
 TERMITE = [Measured(2.2, 5.0, 3.3), Measured(4.2, 5.0, 3.0)]
@@ -81,9 +82,7 @@ def test_idle_disk_and_stolen_time_are_no_work() -> None:
     assert (busy_ticks(stat), stolen_ticks(stat)) == (31, 128)
 
 
-@pytest.mark.parametrize(
-    ("count", "ranks"), [(5, None), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (25, (8, 18)), (100, (40, 61))]
-)
+@each_row(("count", "ranks"), [(5, None), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (25, (8, 18)), (100, (40, 61))])
 def test_the_interval_of_a_median_has_the_ranks_of_the_binomial_distribution(
     count: int, ranks: tuple[int, int] | None
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from bench.cpu import Accounts
 from bench.rounds import BenchError, Settings, alternate
 from projects import ProjectError
+from tests.unit.tables import each_row
 
 
 def _settings(**changed: object) -> Settings:
@@ -27,7 +28,7 @@ class _Side:
         return self.turn
 
 
-@pytest.mark.parametrize(
+@each_row(
     "ending",
     [
         BenchError("the build failed"),

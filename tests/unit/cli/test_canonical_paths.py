@@ -8,11 +8,12 @@ from termite.cli.canonical.own_words import take_at
 from termite.cli.canonical.path_rules import check_path, parse_path
 from termite.cli.canonical.path_text import PathText
 from termite.engine.errors import UserError
+from tests.unit.tables import each_row
 
 NEEDED = (("your home directory", Path("/home/you")), ("a directory of the system", Path("/usr")))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "found"),
     [
         ((), ("", [])),
@@ -48,7 +49,7 @@ def test_a_path_has_one_plain_form(text: str) -> None:
     assert parse_path(text) == Path("/build/p")
 
 
-@pytest.mark.parametrize("text", ["build/p", "./p", "~/p", "/", "//", "/build/../p", "/a:b", "/a\nb", "/a\0b"])
+@each_row("text", ["build/p", "./p", "~/p", "/", "//", "/build/../p", "/a:b", "/a\nb", "/a\0b"])
 def test_a_text_that_is_no_canonical_path_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--at") as caught:
         parse_path(text)
@@ -69,7 +70,7 @@ def test_a_tree_can_be_built_at_any_other_place(path: str, own: str) -> None:
     check_path(Path(path), Path(own), NEEDED)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "own", "line"),
     [
         ("/home/you/project/out", "/home/you/project", "one of them is in the other"),
@@ -92,7 +93,7 @@ def test_a_tree_is_not_built_where_the_build_would_lack_something(path: str, own
 TREE = PathText("/build/p", "/home/you/my project")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "{0}",

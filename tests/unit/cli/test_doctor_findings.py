@@ -24,6 +24,7 @@ from termite.cli.doctor.trial_jobs import Patient, _failure, clock_finding, refu
 from termite.engine.errors import Reason, Retryable, UserError
 from termite.engine.model import MachineFacts, WorkerRoom
 from termite.engine.wire.protocol.fleet_messages import ListedWorker
+from tests.unit.tables import each_row
 
 GIB = 1024**3
 OK, WARNING, FAILURE = Level.OK, Level.WARNING, Level.FAILURE
@@ -79,7 +80,7 @@ def test_the_last_line_counts() -> None:
     assert (report["failures"], report["warnings"]) == (1, 0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("finding", "level"),
     [
         (judge_files(-1, 8), OK),
@@ -114,7 +115,7 @@ def test_a_figure_is_judged(finding: Finding, level: Level) -> None:
     assert finding.mend or level is OK
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("free_bytes", "free_files", "total_files", "about", "level"),
     [
         (10 * GIB, 1_000_000, 2_000_000, "cache", OK),
@@ -133,7 +134,7 @@ def test_a_disk_is_judged_by_what_it_lacks(
     assert (found.about, found.level) == (about, level)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value", "mend"),
     [
         ("TERMITE", "of", "export TERMITE=off"),

@@ -18,6 +18,7 @@ from termite.engine.errors import UserError
 from termite.engine.host.service_manager import ServiceManager
 from termite.engine.model import StoreLimits
 from termite.engine.wire.addresses import join_address, split_address
+from tests.unit.tables import each_row
 
 Run = Callable[[list[str]], int]
 
@@ -62,7 +63,7 @@ def test_a_wrong_command_line_is_a_line_with_a_hint(words: list[str]) -> None:
     assert caught.value.hint == "see termite-test --help" or caught.value.message.endswith(": write -jobs")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "size_bytes"),
     [("1", 1), ("4096", 4096), ("2k", 2048), ("500M", 500 << 20), ("20G", 20 << 30), ("3T", 3 << 40)],
 )
@@ -70,7 +71,7 @@ def test_a_size_is_a_number_of_bytes_or_has_a_unit(text: str, size_bytes: int) -
     assert daemons.worker_parser("termite-worker").parse_flags(["-cache-size", text]).cache_size == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1G", "G", "1.5G", "20GB", "20X", "9999999999T", "1 G", "\u0664G", "0M"])
+@each_row("text", ["", "0", "-1G", "G", "1.5G", "20GB", "20X", "9999999999T", "1 G", "\u0664G", "0M"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="size"):
         daemons.worker_parser("termite-worker").parse_flags(["-cache-size", text])
@@ -169,7 +170,7 @@ def test_run_command_reports_and_counts_for_a_failure(capsys: pytest.CaptureFixt
     assert flags.run_command("termite-x", lambda: 3) == 3
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "parts"),
     [
         ("host:1", ("host", 1)),
@@ -186,9 +187,7 @@ def test_an_address_has_a_host_and_a_port(text: str, parts: tuple[str, int]) -> 
     assert split_address(join_address(*parts), 9) == parts
 
 
-@pytest.mark.parametrize(
-    "text", ["host:", "host:x", "host:0", "host:65536", "host:-1", "host:٣", "a:b:c", "[host]", "1::2::3"]
-)
+@each_row("text", ["host:", "host:x", "host:0", "host:65536", "host:-1", "host:٣", "a:b:c", "[host]", "1::2::3"])
 def test_what_is_no_address_is_a_line(text: str) -> None:
     with pytest.raises(UserError, match="is not an address"):
         split_address(text, 9)

@@ -17,9 +17,10 @@ from termite.cli.subcommands.builds.why import without_launcher
 from termite.engine.errors import Reason, UserError
 from termite.engine.recall.look_up.differences import MissCause
 from termite.engine.status.report import Counters, build_summary
+from tests.unit.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("args", "words"),
     [
         ((), ("", False)),
@@ -60,7 +61,7 @@ def test_a_build_far_from_where_it_was_started_does_not_make_everything_writable
     assert choose_root(Path("/nowhere/project"), Path("/somewhere"), env={}) == Path("/nowhere/project")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("args", "mode"),
     [
         ((), Mode.OTHER),

@@ -5,13 +5,14 @@ import pytest
 from termite.cli.subcommands.builds.shell import what_is_wanted
 from termite.cli.subcommands.registry import subcommand_parser
 from termite.engine.errors import UserError
+from tests.unit.tables import each_row
 
 
 def wanted_by(words: list[str]) -> tuple[int, bool, list[str]]:
     return what_is_wanted(subcommand_parser("shell").parse_flags(words))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "meaning"),
     [
         ([], (0, False, [])),
@@ -27,7 +28,7 @@ def test_what_may_be_said(words: list[str], meaning: tuple[int, bool, list[str]]
     assert wanted_by(words) == meaning
 
 
-@pytest.mark.parametrize(
+@each_row(
     "words",
     [
         ["x"],

@@ -10,6 +10,7 @@ from termite.cli import ctl, subcommands
 from termite.cli.flags import VERSION
 from termite.cli.subcommands.registry import FOLDERS, find_subcommand, subcommand_parser
 from termite.engine.errors import UserError
+from tests.unit.tables import each_row
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def test_the_help_lists_every_subcommand_with_its_summary(
     assert all(len(line) <= 100 for line in lines)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@each_row("name", FOLDERS)
 def test_each_subcommand_has_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = said_by(capsys, "help", name)
     assert first.startswith(f"usage: termite-ctl {name} ")
@@ -54,7 +55,7 @@ def test_each_subcommand_has_help_of_its_own(name: str, capsys: pytest.CaptureFi
     assert said_by(capsys, name, "-version") == f"termite-ctl {VERSION}\n"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("argv", "line"),
     [
         (("statsu",), "there is no command statsu: write status"),

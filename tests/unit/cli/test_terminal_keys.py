@@ -1,10 +1,10 @@
 """Keys as terminals send them: one at a time, many at once, and cut by a slow line."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.cli.readers.terminal_keys import is_cut, keys_of
+from tests.unit.tables import each_row
 
 KEYS = {
     b"\x1b[A": "up", b"\x1bOB": "down", b"\x1b[5~": "page up", b"\x1b[6~": "page down", b"\x1b[H": "home",
@@ -18,7 +18,7 @@ def test_keys_that_come_together_are_told_apart(typed: list[bytes]) -> None:
     assert keys_of(b"".join(typed)) == [KEYS[key] for key in typed if key in KEYS]
 
 
-@pytest.mark.parametrize("key", [key for key in [*KEYS, *UNKNOWN] if key.startswith(b"\x1b")])
+@each_row("key", [key for key in [*KEYS, *UNKNOWN] if key.startswith(b"\x1b")])
 def test_a_key_that_was_cut_is_waited_for(key: bytes) -> None:
     assert not is_cut(key)
     assert all(is_cut(b"j" + key[:size]) for size in range(1, len(key)))

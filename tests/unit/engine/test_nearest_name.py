@@ -1,13 +1,12 @@
 """A misspelt name gets the name that was meant, and another word gets none."""
 
-import pytest
-
 from termite.engine.nearest_name import nearest_name, wrong_name
+from tests.unit.tables import each_row
 
 NAMES = ("status", "start", "shutdown", "why", "log", "logs", "-log-level", "TERMITE_LOCAL", "Regexp", "SkipRefresh")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("word", "name"),
     [
         ("statsu", "status"),

@@ -22,6 +22,7 @@ from termite.engine.paths import (
     is_within,
     unescape_mount_path,
 )
+from tests.unit.tables import each_row
 
 BAD = [
     b"/",
@@ -43,8 +44,8 @@ GOOD = [b"", b"a", b"a/b", b"...", b".a", b"a.", b"a../b", b"..a/b", b"a/...", b
 DEEP = b"/".join([b"d" * 200] * 40)
 
 
-@pytest.mark.parametrize("path", BAD)
-@pytest.mark.parametrize("others", [(), (b"",), (b"", b""), (b"a", b"b/c"), (b"a", b"", b"b")])
+@each_row("path", BAD)
+@each_row("others", [(), (b"",), (b"", b""), (b"a", b"b/c"), (b"a", b"", b"b")])
 def test_a_path_that_leads_elsewhere_is_refused_among_any_others(path: bytes, others: tuple[bytes, ...]) -> None:
     with pytest.raises(FsError) as error:
         components(path)
@@ -80,8 +81,8 @@ def test_a_tree_deeper_than_a_path_of_a_system_call_is_a_tree_but_no_result() ->
         components(DEEP, RESULT_BYTES)
 
 
-@pytest.mark.parametrize("name", [b"", b".", b"..", b"/", b"a/b", b"/a", b"a/", b"a\0", b"n" * (NAME_BYTES + 1)])
-@pytest.mark.parametrize("others", [(), (b"x",), (b"x", b"...")])
+@each_row("name", [b"", b".", b"..", b"/", b"a/b", b"/a", b"a/", b"a\0", b"n" * (NAME_BYTES + 1)])
+@each_row("others", [(), (b"x",), (b"x", b"...")])
 def test_what_is_no_name_of_an_entry_is_refused_among_any_others(name: bytes, others: tuple[bytes, ...]) -> None:
     for at in range(len(others) + 1):
         with pytest.raises(RemoteProtocolError):
@@ -133,7 +134,7 @@ def test_a_directory_is_within_itself_and_not_below_itself(path: bytes) -> None:
     assert not is_below(path, path)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "top", "expected"),
     [
         ("/a", "/a", True),

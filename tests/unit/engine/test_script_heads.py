@@ -1,13 +1,12 @@
 """The interpreter of a script is found as the kernel finds it."""
 
-import pytest
-
 from termite.engine.script_heads import SCRIPT_HEAD_BYTES, script_interpreter
+from tests.unit.tables import each_row
 
 LONG = b"/" + b"x" * SCRIPT_HEAD_BYTES
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "interpreter"),
     [
         (b"#!/bin/sh\n", b"/bin/sh"),

@@ -3,10 +3,9 @@
 import hashlib
 import random
 
-import pytest
-
 from termite.engine.sparse_content import BLOCK_BYTES, ContentHash, digest_of
 from termite.engine.wire.protocol.messages import INLINE_BYTES
+from tests.unit.tables import each_row
 
 ZERO = bytes(BLOCK_BYTES)
 CONTENTS = {
@@ -24,8 +23,8 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("name", CONTENTS)
-@pytest.mark.parametrize("seed", range(5))
+@each_row("name", CONTENTS)
+@each_row("seed", range(5))
 def test_it_does_not_matter_how_the_pieces_are_cut(name: str, seed: int) -> None:
     content, chance = CONTENTS[name], random.Random(seed)
     state = ContentHash()

@@ -15,6 +15,7 @@ from termite.fuse.kernel.ops import answered
 from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.view.comparison import CopyUps
 from termite.fuse.view.views import Base, View
+from tests.unit.tables import each_row
 
 
 def job(number: int = 1) -> RunningJob:
@@ -126,7 +127,7 @@ async def test_an_error_of_the_worker_for_an_unknown_thread_stops_every_job_that
     assert all(one.scope.cancel_called for one in running)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "reason"),
     [
         (OSError(EMFILE, "Too many open files"), Reason.FILE_UNREADABLE),

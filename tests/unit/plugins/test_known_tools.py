@@ -7,6 +7,7 @@ import pytest
 
 from termite.engine.decide.known_tools import ToolCall, Vouch
 from tests.unit.engine.recall.known_commands import TABLE
+from tests.unit.tables import each_row
 
 
 def judged(text: str, env: Mapping[str, str] | None = None) -> Vouch | str:
@@ -15,7 +16,7 @@ def judged(text: str, env: Mapping[str, str] | None = None) -> Vouch | str:
     return tool.judge(ToolCall(words[0], tuple(words[1:]), env or {})) if tool else "no entry"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "gcc -c x.c",
@@ -59,7 +60,7 @@ def test_what_repeats_itself_is_vouched_for(text: str) -> None:
     assert isinstance(judged(text.removesuffix(" || true")), Vouch), judged(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         *("gcc", "gcc @x", "gcc -c -", "gcc -c x.c @more", "gcc -v -c x.c", "gcc -### x.c", "gcc --version"),
@@ -96,7 +97,7 @@ def test_what_may_differ_is_refused(text: str) -> None:
     assert isinstance(judged(text), str), judged(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "is_blind"),
     [
         ("gcc -c x.c", True),
@@ -124,7 +125,7 @@ def test_a_result_for_one_processor_is_marked(text: str) -> None:
     assert vouch.asks_machine
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "variable"),
     [
         ("gcc -c x.c", "COMPILER_PATH"),

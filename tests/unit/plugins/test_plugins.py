@@ -13,6 +13,7 @@ from termite import Command, How, Invocation, hookimpl
 from termite.engine.decide import hookspecs
 from termite.engine.decide.loaded_plugins import HOOKS, Plugins
 from termite.engine.decide.logic.rules import RuleBook, first_match
+from tests.unit.tables import each_row
 
 NAMES = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "known", "runners", "machine")
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in NAMES)
@@ -108,13 +109,13 @@ DECISIONS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), DECISIONS)
+@each_row(("text", "expected"), DECISIONS)
 def test_what_steers_a_build_is_local_and_what_builds_is_remote(text: str, expected: tuple[bool, bool]) -> None:
     verdict = RuleBook(built_in().rules()).decide(text)
     assert (verdict.local, bool(verdict.rule and verdict.rule.recurse)) == expected
 
 
-@pytest.mark.parametrize("text", [text for text, _ in DECISIONS])
+@each_row("text", [text for text, _ in DECISIONS])
 def test_the_words_of_a_rule_only_save_a_search(text: str) -> None:
     rules = built_in().rules()
     assert any(rule.words for rule in rules)
@@ -175,7 +176,7 @@ def test_a_plugin_with_a_hook_that_does_not_exist_is_refused(monkeypatch: pytest
     assert plugins.parse(invocation("gcc")).text == "gcc"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("argv", "notes", "plugin", "text"),
     [
         (("cc", "-c", "x.c"), {"cmake": "compile"}, "cmake", "cc -c x.c"),
@@ -240,7 +241,7 @@ def test_the_worked_example_of_the_manual_is_the_cargo_plugin() -> None:
     assert f"```python\n{plugin}```" in (top / "docs" / "use" / "front-ends.md").read_text()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("env", "exported"),
     [
         ({}, []),

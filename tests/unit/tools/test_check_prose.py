@@ -3,6 +3,7 @@
 import pytest
 
 from check_prose import MAX_COLUMNS, MAX_WORDS, check_text
+from tests.unit.tables import each_row
 
 WIDE = "word " * 19 + "words"  # a hundred columns
 WORDS = "Word" + " w" * (MAX_WORDS - 1)  # narrow enough for one line
@@ -23,7 +24,7 @@ def test_prose_in_python_ends_at_the_limit_and_code_does_not() -> None:
     assert found(".py", text) == [columns(5, 101), columns(9, 102)]
 
 
-@pytest.mark.parametrize("word", ["Of", "What", "The same", "Whether", "Until", "As", "How", "Why", "Which"])
+@each_row("word", ["Of", "What", "The same", "Whether", "Until", "As", "How", "Why", "Which"])
 def test_a_docstring_begins_with_a_verb_or_a_noun(word: str) -> None:
     text = f'def f():\n    if 1:\n        async def g():\n            """{word} is there."""\n'
     assert found(".py", text) == [(4, f"the docstring begins with {word!r}")]
@@ -51,7 +52,7 @@ def test_a_long_sentence_is_reported_at_its_first_line() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         f"{WORDS}.\n{WORDS}.",
@@ -89,7 +90,7 @@ def test_a_line_without_a_place_to_break_it_and_a_ruler_are_left_alone() -> None
     assert found(".py", f"# {'x' * 120}\n# -- part of the file {'-' * 95}\n") == []
 
 
-@pytest.mark.parametrize("word", ["So", "That", "What", "Who", "Of", "How"])
+@each_row("word", ["So", "That", "What", "Who", "Of", "How"])
 def test_a_later_sentence_has_a_noun_of_its_own(word: str) -> None:
     text = f'"""Short one.\n\nThere is one.\n{word} is there.\n\n{word} is there, and so is {word}.\n"""\n'
     assert found(".py", text) == [(4, f"a sentence begins with {word!r}"), (6, f"a sentence begins with {word!r}")]

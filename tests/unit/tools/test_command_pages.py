@@ -10,6 +10,7 @@ from command_pages import HELP_WORDS, SHELLS, completion, daemon_parsers, man_pa
 from termite.cli.flags import VERSION
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import FOLDERS, PROGRAM, subcommand_parser, whole_parser
+from tests.unit.tables import each_row
 
 TOP = Path(__file__).parents[3]
 PAGES = parser_pages()
@@ -30,7 +31,7 @@ def test_every_command_has_a_page() -> None:
     assert {name for name in {*PAGES, *HELP_WORDS} if name.partition("-ctl-")[1] == ""} == programs | {"termite"}
 
 
-@pytest.mark.parametrize("name", PARSERS)
+@each_row("name", PARSERS)
 def test_every_flag_with_its_help_stands_in_the_page(name: str) -> None:
     page = PAGES[name].replace("\\-", "-")
     options = page.partition(".SH OPTIONS\n")[2]

@@ -1,7 +1,6 @@
 """A job is shown with its place, cause, end and times, and nothing that a terminal obeys."""
 
 import msgspec
-import pytest
 
 from termite.cli.amounts import duration_text
 from termite.cli.display.build_figures import running_steps, slot_tracks
@@ -10,6 +9,7 @@ from termite.cli.display.trace_events import trace_object
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import Cause, FailedAttempt, JobRecord, LateInput, Where, Why
 from tests.synthetic_builds import synthetic_build
+from tests.unit.tables import each_row
 
 
 def test_every_kind_of_record_is_shown_in_printable_lines() -> None:
@@ -25,13 +25,13 @@ def test_every_kind_of_record_is_shown_in_printable_lines() -> None:
         assert ("not kept" in whole) == (not job.is_output_kept)
 
 
-@pytest.mark.parametrize("kind", Why)
+@each_row("kind", Why)
 def test_every_cause_has_words(kind: Why) -> None:
     cause = Cause(kind, Reason.NO_WORKER.value, "beta", "^ar ", ".termite-localrc: entry 1")
     assert len(cause_text(cause).split()) > 2
 
 
-@pytest.mark.parametrize("where", Where)
+@each_row("where", Where)
 def test_every_place_has_a_word(where: Where) -> None:
     assert place_word(JobRecord(id=1, build=1, text="x", cwd="/", where=where, worker="alpha", slot=3))
 
@@ -88,7 +88,7 @@ def test_a_job_that_is_not_home_says_how_long_it_has_been_where() -> None:
     assert time_of(home) == "9.50 s: queued 2.00 s, sending 1.00 s, running 6.00 s, bringing home 0.50 s"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "text"),
     [
         (0.0, "0.0 ms"),

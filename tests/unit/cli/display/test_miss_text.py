@@ -1,18 +1,17 @@
 """Each cause of a miss is one sentence that a person understands."""
 
-import pytest
-
 from termite.cli.display.miss_text import _OBSTACLES, _PARTS, miss_text
 from termite.engine.history.logic.job_record import MissDetail
 from termite.engine.master.reuse.result_cache import _missed
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.differences import Difference, DifferenceKind, MissCause
 from termite.engine.recall.look_up.fingerprints import CommandIdentity
+from tests.unit.tables import each_row
 
 OLD, NEW = b"0123456789ab", b"ba9876543210"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("difference", "text"),
     [
         (Difference(MissCause.NEVER), "This job has not run before, or what it used is forgotten."),
@@ -81,7 +80,7 @@ def test_a_miss_is_told_in_one_sentence(difference: Difference, text: str) -> No
     assert miss_text(difference.cause.value, _missed(difference)) == text
 
 
-@pytest.mark.parametrize("cause", MissCause)
+@each_row("cause", MissCause)
 def test_each_cause_is_a_sentence_and_a_foreign_one_is_shown_as_it_is(cause: MissCause) -> None:
     assert miss_text(cause.value, MissDetail()).endswith(".")
     assert miss_text("later", MissDetail()) == "later"

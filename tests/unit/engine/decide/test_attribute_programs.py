@@ -1,11 +1,10 @@
 """Commands that set modes themselves are told by their text."""
 
-import pytest
-
 from termite.engine.decide.logic.attribute_programs import depends_on_owners, may_set_modes
+from tests.unit.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "chmod 644 f",
@@ -38,7 +37,7 @@ def test_a_program_that_sets_modes_is_found(text: str) -> None:
     assert may_set_modes(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "gcc -c cp.c -o install.o",
@@ -97,25 +96,23 @@ NOT_OUTSIDE = [
 ]
 
 
-@pytest.mark.parametrize("text", OUTSIDE)
+@each_row("text", OUTSIDE)
 def test_a_command_that_shows_owners_outside_the_tree_is_recognized(text: str) -> None:
     assert depends_on_owners(text, ROOT, is_mixed=False, is_root=False)
     assert not depends_on_owners(text, ROOT, is_mixed=False, is_root=True)
 
 
-@pytest.mark.parametrize("text", NOT_OUTSIDE)
+@each_row("text", NOT_OUTSIDE)
 def test_a_command_that_meets_only_its_users_files_is_not(text: str) -> None:
     assert not depends_on_owners(text, ROOT, is_mixed=False, is_root=False)
 
 
-@pytest.mark.parametrize(
-    "text", ["tar cf x.tar d", "cp -a d e", "cp -rp d e", "cp --preserve=all a b", "git describe", "ls -l"]
-)
-@pytest.mark.parametrize("is_root", [True, False])
+@each_row("text", ["tar cf x.tar d", "cp -a d e", "cp -rp d e", "cp --preserve=all a b", "git describe", "ls -l"])
+@each_row("is_root", [True, False])
 def test_in_a_tree_of_several_users_each_such_command_is_recognized(text: str, *, is_root: bool) -> None:
     assert depends_on_owners(text, ROOT, is_mixed=True, is_root=is_root)
 
 
-@pytest.mark.parametrize("text", ["gcc -c a.c -o a.o", "cp a b", "cp -r a b", "ls", "echo git.h", "mv a b", "true"])
+@each_row("text", ["gcc -c a.c -o a.o", "cp a b", "cp -r a b", "ls", "echo git.h", "mv a b", "true"])
 def test_other_commands_of_such_a_tree_are_not(text: str) -> None:
     assert not depends_on_owners(text, ROOT, is_mixed=True, is_root=True)

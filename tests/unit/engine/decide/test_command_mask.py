@@ -1,9 +1,7 @@
 """Tests of what is hidden in the text of a command, and of what keeps a command on its machine."""
 
-import time
 from unittest.mock import patch
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +9,7 @@ from termite.engine.decide.environment import Environment
 from termite.engine.decide.logic import command_mask
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import without_definitions
+from tests.unit.tables import each_row
 
 TOKEN = "Zm9vYmFyYmF6"
 WITH_CREDENTIALS = [
@@ -49,14 +48,14 @@ WITH_CREDENTIALS = [
 ]
 
 
-@pytest.mark.parametrize("text", [*WITH_CREDENTIALS, *(text.swapcase() for text in WITH_CREDENTIALS)])
+@each_row("text", [*WITH_CREDENTIALS, *(text.swapcase() for text in WITH_CREDENTIALS)])
 def test_texts_that_are_looked_for_first_hide_no_credential(text: str) -> None:
     with patch.object(command_mask, "_has_any", lambda text, parts: True):
         searched = mask_command(text, {}, ())
     assert mask_command(text, {}, ()) == searched
 
 
-@pytest.mark.parametrize("text", WITH_CREDENTIALS)
+@each_row("text", WITH_CREDENTIALS)
 def test_what_looks_like_a_credential_is_masked_and_the_rest_stays(text: str) -> None:
     masked = mask_command(text, {}, ())
     assert "***" in masked
@@ -64,7 +63,7 @@ def test_what_looks_like_a_credential_is_masked_and_the_rest_stays(text: str) ->
     assert masked.split()[0] == text.split()[0] or "***" in masked.split()[0]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "gcc -c -o x.o x.c -DSIZE=4 -Iinclude",
@@ -86,26 +85,6 @@ def test_the_value_of_a_variable_that_stays_here_is_masked_whatever_it_looks_lik
     env = {"DEPLOY": "correct horse", "OTHER": "battery staple", "DEPLOY_SHORT": "abc", "DEPLOY_DIR": "/usr/include"}
     text = "send 'correct horse' 'battery staple' abc /usr/include"
     assert mask_command(text, env, ("DEPLOY*",)) == "send '***' 'battery staple' abc /usr/include"
-
-
-def test_a_long_text_is_masked_in_linear_time() -> None:
-    for piece in (
-        "a_token_",
-        "x://a:",
-        "--password ",
-        "eyJaaaaaaaa.",
-        "-----BEGIN A ",
-        "token='",
-        "\\ ",
-        "mysql -",
-        "curl -u",
-        "a_pass_",
-        "https://",
-    ):
-        text = piece * (200_000 // len(piece))
-        began_s = time.process_time()
-        mask_command(text, {}, ())
-        assert time.process_time() - began_s < 2, piece
 
 
 def test_a_command_that_contains_the_value_of_such_a_variable_stays_on_its_machine() -> None:

@@ -7,13 +7,14 @@ import pytest
 from termite.engine.decide.environment import Environment, encoded_words
 from termite.engine.decide.logic.commands import is_no_op, plain_command, without_jobserver
 from termite.engine.model import Command, How, Invocation
+from tests.unit.tables import each_row
 
 
 def command(*argv: str) -> Command:
     return plain_command(Invocation(argv, argv[0], True, "/", {}, How.DIRECT))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("argv", "text"),
     [
         (("gcc", "-c", "x.c"), "gcc -c x.c"),
@@ -48,7 +49,7 @@ def test_what_may_do_something_is_run(argv: tuple[str, ...]) -> None:
     assert not is_no_op(command(*argv))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("flags", "kept"),
     [
         ("k -j4 --jobserver-auth=3,4 -- A=x\\ -j5", "k -- A=x\\ -j5"),

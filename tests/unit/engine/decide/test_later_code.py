@@ -1,11 +1,10 @@
 """Results that would make code run later are found, whatever their directory; others are not."""
 
-import time
-
 import pytest
 
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.model import Attr, Change
+from tests.unit.tables import each_row
 
 ROOT = b"home/u/project"
 FILE, LINK, DIRECTORY = 0o100644, 0o120777, 0o040755
@@ -16,8 +15,8 @@ def found(name: str, mode: int = FILE, root: bytes = ROOT) -> list[bytes]:
     return find_later_code([Change(path, Attr(mode, 0, 1))], root)
 
 
-@pytest.mark.parametrize("above", ["", "a/", "a/b c/"])
-@pytest.mark.parametrize(
+@each_row("above", ["", "a/", "a/b c/"])
+@each_row(
     "name",
     [
         ".git/hooks/post-commit",
@@ -105,7 +104,7 @@ def test_a_directory_with_the_rights_of_its_owner_is_found() -> None:
     assert found("shared", 0o044755) == [b"shared"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "mode"),
     [
         ("src/x.o", FILE),
@@ -208,18 +207,6 @@ def test_the_directories_above_the_tree_do_not_count() -> None:
 def test_a_path_outside_the_tree_counts_from_the_root_of_the_machine() -> None:
     changes = [Change(b"tmp/.gdbinit", Attr(FILE, 0, 1)), Change(b"tmp/a.o", Attr(FILE, 0, 1))]
     assert find_later_code(changes, ROOT) == [b"tmp/.gdbinit"]
-
-
-@pytest.mark.parametrize(
-    "name", [b".git", b".jj", b".hg", b".config", b".local", b"x.git", b".vimr", b"a", b".", b"\xc3\x9f", b"\xff", b" "]
-)
-@pytest.mark.parametrize("end", [b"/x", b"/hooks-", b"/config-"])
-def test_a_path_of_many_directories_takes_no_time(name: bytes, end: bytes) -> None:
-    """A hostile worker makes the longest path that a message takes. Quadratic time is minutes."""
-    path = ROOT + (b"/" + name) * (250_000 // (len(name) + 1)) + end
-    started_s = time.process_time()
-    assert find_later_code([Change(path, Attr(FILE, 0, 1))], ROOT) == []
-    assert time.process_time() - started_s < 1
 
 
 def test_a_deletion_runs_nothing() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from termite.engine.decide.logic import outside_places as module
 from termite.engine.decide.logic.outside_places import OutsidePlaces, common_place, relative_to
+from tests.unit.tables import each_row
 
 ROOT = "/home/u/p"
 
@@ -15,7 +16,7 @@ def places(*paths: str, names: tuple[str, ...] = ()) -> OutsidePlaces:
     return found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("paths", "place"),
     [
         (["/srv/x/a"], "/srv/x"),
@@ -36,7 +37,7 @@ def test_the_place_of_a_write_is_its_directory_unless_others_name_that_for_other
     assert common_place(paths, ROOT) == place
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "install -m 644 x /srv/x/include/y",
@@ -56,7 +57,7 @@ def test_a_command_that_names_the_place_is_found(text: str) -> None:
     assert places("/srv/x/a").place_in(text, ROOT) == "/srv/x"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "cp a /srv/xy",
@@ -135,7 +136,7 @@ def test_the_number_of_places_and_patterns_is_limited(monkeypatch: pytest.Monkey
     assert [found.place_in("ls /a/y", f"{ROOT}/{number}") for number in range(5)] == ["/a"] * 5
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "directory", "expected"),
     [
         ("/a/b", "/a", "b"),

@@ -3,16 +3,16 @@
 import time
 
 import msgspec
-import pytest
 
 from termite.engine.decide.logic.questions import Question, answers_alike, questions_in
 from termite.engine.model import MachineFacts
+from tests.unit.tables import each_row
 
 CPU, KERNEL, CORES = Question.CPU, Question.KERNEL, Question.CORES
 OURS = MachineFacts("x86_64", "Linux 6.1", "A CPU", b"features", 4, 8)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "asked"),
     [
         ("gcc -march=native -c a.c", {CPU}),
@@ -55,7 +55,7 @@ def test_a_question_is_found_by_its_words(text: str, asked: set[Question]) -> No
     assert questions_in(text) == asked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "unlike"),
     [
         ({"cpu_features": b"others"}, {CPU}),

@@ -16,6 +16,7 @@ from termite.engine.decide.logic.rules import (
 from termite.engine.errors import UserError
 from termite.engine.model import Rule
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 
 def place(text: str, rules: tuple[Rule, ...]) -> tuple[bool, bool, bool]:
@@ -55,7 +56,7 @@ def test_a_rule_may_forbid_to_store_results_and_name_variables_that_do_not_matte
     assert (rule.cache, rule.ignore_env) == (False, ("CI_*", "BUILD_ID"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "said"),
     [
         ("{}", "must be a JSON array"),
@@ -134,7 +135,7 @@ LLVM = r"""
 """
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("file", "text", "expected"),
     [
         (ANDROID, "termite-make -C x", (True, True, True)),
@@ -159,7 +160,7 @@ def test_the_examples_of_the_old_program_decide_as_they_did(
     assert place(text, parse_rules(file)) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "found"),
     [
         ("'/a b/make' -C x", True),

@@ -1,14 +1,13 @@
 """Tests of suggested rules: each is valid, and finds the commands that it is meant for."""
 
-import pytest
-
 from termite.engine.decide.logic.rules import first_match, parse_rules
 from termite.engine.decide.logic.suggested_rule import MAX_SHOWN, suggest_rule
+from tests.unit.tables import each_row
 
 COMPILE = "cc -O2 -c -o y.o y.c"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("texts", "names", "others"),
     [
         (["cp a /srv/x/bin"], ["/srv/x"], [COMPILE, "cp a /srv/xy", "cp a b"]),

@@ -6,6 +6,7 @@ from termite.engine.decide.environment import Environment, environment_of
 from termite.engine.decide.logic.switches import check_variables, ignored_settings
 from termite.engine.errors import UserError
 from termite.engine.model import Command
+from tests.unit.tables import each_row
 
 WRONG = [
     ({"TERMITE_LOCAL": "nevr"}, "TERMITE_LOCAL=nevr", "TERMITE_LOCAL=never"),
@@ -30,7 +31,7 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize(("env", "setting", "correction"), WRONG)
+@each_row(("env", "setting", "correction"), WRONG)
 def test_a_wrong_setting_is_refused_or_ignored_in_one_line(env: dict[str, str], setting: str, correction: str) -> None:
     with pytest.raises(UserError) as refused:
         check_variables({"PATH": "/bin", **env})

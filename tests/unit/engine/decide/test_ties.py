@@ -1,15 +1,14 @@
 """Tests of the environments that tie a command to the master's machine."""
 
-import pytest
-
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import Reason
+from tests.unit.tables import each_row
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libfakeroot/libfakeroot-sysv.so"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("env", "tie"),
     [
         ({}, None),

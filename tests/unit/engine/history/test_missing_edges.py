@@ -1,9 +1,8 @@
 """Test the line about a job that failed, and passed when an input had changed."""
 
-import pytest
-
 from termite.engine.history.logic.job_record import JobRecord, LateInput
 from termite.engine.history.logic.missing_edges import TEXT_CHARACTERS, missing_edge, missing_edge_text
+from tests.unit.tables import each_row
 
 GEN = LateInput("gen.h", job=3)
 CC = "gcc -c x.c -MD -MF x.d -o x.o"
@@ -14,7 +13,7 @@ def test_the_line_names_the_output_the_input_and_the_job_that_made_it() -> None:
     assert missing_edge_text([b"x.d", b"x.o"], CC, [GEN]) == line
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("inputs", "words"),
     [
         ([LateInput("gen.h")], "gen.h was there"),
@@ -29,7 +28,7 @@ def test_inputs_are_named_as_a_person_would(inputs: list[LateInput], words: str)
     assert f" when {words}: " in missing_edge_text([b"x.o"], CC, inputs)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("files", "text", "subject"),
     [
         ([b"x.d", b"x.o"], CC, "x.o"),

@@ -9,6 +9,7 @@ import pytest
 from termite.engine.errors import UserError
 from termite.engine.host import preflight
 from termite.engine.host.preflight import Machine, check_fuse, check_machine
+from tests.unit.tables import each_row
 
 GOOD = Machine(
     kernel="6.1.0-18-amd64",
@@ -27,7 +28,7 @@ def test_a_usual_machine_is_fine() -> None:
     assert preflight.read_machine().kernel
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("machine", "message", "hint"),
     [
         (replace(GOOD, kernel="5.10.0-28-amd64"), "Linux 5.10.0-28-amd64 is too old", "newer kernel"),

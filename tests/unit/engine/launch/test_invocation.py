@@ -10,6 +10,7 @@ from termite.engine.launch.invocation import Inheritance, ShellWish, parse_invok
 from termite.engine.model import TerminalWish, WindowSize
 from termite.engine.wire.protocol.records import pack_records
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 FIELDS = [("v", b"6"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
 ENV = [("env", b"A=1"), ("env", b"B=x=y"), ("env", b"EMPTY=")]
@@ -47,7 +48,7 @@ FILE = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("key", "number"),
     [
         ("stdin_mode", b"-1"),
@@ -102,7 +103,7 @@ def test_what_a_command_inherits_is_told() -> None:
     assert parse_invoke(pack_records(FIELDS)).inherited == Inheritance()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("key", "text"),
     [
         *(("limits", text) for text in (b"7", b"7:1", b"7:1:2,", b"7:1:2;3:1:2", b"a:1:2", b"7:-1:2", b"7:1:2\n")),
@@ -122,7 +123,7 @@ def test_an_absurd_inheritance_is_refused(key: str, text: bytes) -> None:
 OUT_AND_ERR = [("out", b"tty"), ("err", b"tty")]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("told", "streams"),
     [
         ([("out", b"tty")], (False, True, False, False)),

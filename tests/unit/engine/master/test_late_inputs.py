@@ -15,6 +15,7 @@ from termite.engine.master.placement.late_inputs import (
 from termite.engine.master.recording.authors import AUTHORS_KEPT, Authors
 from termite.engine.model import Exit
 from termite.engine.recall.logic.changed_inputs import ChangedInput
+from tests.unit.tables import each_row
 
 FAILED = JudgedRun(Exit(1), took_s=0.1)
 
@@ -26,7 +27,7 @@ def test_a_command_that_failed_may_run_again(exit: Exit) -> None:
     assert replace(FAILED, took_s=-1.0).objection() is None, "the worker's clock was set back"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("run", "objection"),
     [
         (replace(FAILED, exit=Exit(0)), Objection.PASSED),

@@ -1,10 +1,9 @@
 """The messages of the Remote Execution API have the numbers of the API on the wire."""
 
-import pytest
-
 from termite.engine.recall.shared_store.api_client import action_of
 from termite.engine.recall.shared_store.api_messages import MESSAGES
 from termite.engine.recall.shared_store.signatures import RecordKind, RecordName
+from tests.unit.tables import each_row
 
 DIGEST = {"hash": "ab", "size_bytes": 7}
 PACKED = b"\x0a\x02ab\x10\x07"
@@ -12,7 +11,7 @@ FIRST = b"\x0a\x06" + PACKED
 FILES = {"output_files": [{"path": "p"}]}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "fields", "packed"),
     [
         ("Digest", DIGEST, PACKED),

@@ -1,11 +1,10 @@
 """Test which inputs of a failed job are a reason to run it again."""
 
-import pytest
-
 from termite.engine.model import Change, Changeset
 from termite.engine.recall.logic.changed_inputs import ChangedInput, InputChanges
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use
 from tests.unit.engine.recall.recall_trees import READ, access, directory, file, found, link, tree_of
+from tests.unit.tables import each_row
 
 PATH_SET = PathSet(
     (
@@ -29,7 +28,7 @@ def late(*changes: Change, renamed: bytes = b"") -> tuple[ChangedInput, ...]:
     return InputChanges(changesets, lambda path: path == renamed).find(PATH_SET)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "renamed"),
     [
         (Change(b"w/a.c", file("x")), b""),
@@ -48,7 +47,7 @@ def test_a_content_or_a_presence_that_was_used_and_is_another_now_counts(change:
     assert late(change, renamed=renamed) == (ChangedInput(change.path, change.attr is not None, 1),)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "renamed"),
     [
         (Change(b"w/a.c", file("x"), content=False), b""),

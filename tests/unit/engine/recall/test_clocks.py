@@ -3,6 +3,7 @@
 import pytest
 
 from termite.engine.recall.look_up.clocks import find_clock
+from tests.unit.tables import each_row
 
 
 @pytest.mark.parametrize("tool", [b"usr/bin/date", b"usr/bin/uuidgen", b"bin/hostname", b"usr/bin/make"])
@@ -16,7 +17,7 @@ def test_other_programs_are_no_clocks() -> None:
     )
 
 
-@pytest.mark.parametrize("word", [b"-r", b"-rx", b"--reference=x", b"-d@0", b"--date=@0", b"@0"])
+@each_row("word", [b"-r", b"-rx", b"--reference=x", b"-d@0", b"--date=@0", b"@0"])
 def test_a_date_of_a_file_or_of_a_given_time_is_none_either(word: bytes) -> None:
     tools = (b"usr/bin/date",)
     assert find_clock((b"date", b"+%s", word), tools) == b""

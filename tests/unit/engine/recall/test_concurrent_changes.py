@@ -1,11 +1,10 @@
 """Test whether an input of a job changed while the job ran."""
 
-import pytest
-
 from termite.engine.model import Change, Changeset
 from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use
 from tests.unit.engine.recall.recall_trees import directory, file
+from tests.unit.tables import each_row
 
 PATH_SET = PathSet(
     (
@@ -25,7 +24,7 @@ def meanwhile(*changes: Change, renamed: bytes = b"") -> ConcurrentChanges:
     return ConcurrentChanges([Changeset(1, changes[:1]), Changeset(2, changes[1:])], lambda path: path == renamed)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "change",
     [
         Change(b"w/other", file()),
@@ -42,7 +41,7 @@ def test_other_files_and_times_of_directories_do_not_count(change: Change) -> No
     assert meanwhile(change).changed_input(PATH_SET) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "path"),
     [
         (Change(b"w/a.c", file("x")), b"w/a.c"),
@@ -76,7 +75,7 @@ def test_the_time_of_a_directory_is_unsure_if_it_changed() -> None:
     assert not meanwhile().has_later_directory(PATH_SET)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "path"),
     [
         (Change(b"w/a.c", file("x")), b"w/a.c"),

@@ -34,6 +34,7 @@ from tests.unit.engine.recall.recall_trees import (
     tree_of,
     uses,
 )
+from tests.unit.tables import each_row
 
 TREE = {
     b"bin": directory(),
@@ -102,7 +103,7 @@ def test_the_first_missing_name_is_a_dependency_and_nothing_below_it() -> None:
     assert below_file == {b"w": Use.ENTER, b"w/src": Use.ENTER, b"w/src/a.c": Use.TYPE}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "use"),
     [
         (READ, Use.READ),
@@ -162,7 +163,7 @@ def test_it_matters_who_may_pass_a_directory_and_for_outputs_who_may_change_it()
     assert state(0o755, 0o755) != state(0o2755, 0o755)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("first", "use"),
     [
         (WRITES, Use.FRESH | Use.TYPE),

@@ -9,6 +9,7 @@ from termite.engine.recall.known.known_table import Known, KnownTable
 from termite.engine.recall.look_up.evidence import NEW_SHAPE, Shape
 from termite.engine.recall.look_up.stored_rows import RecordedResult, ResultRow
 from tests.unit.engine.recall.known_commands import COMPILED_BY, DRIVER, SHELL_BY, TABLE, judge, reason
+from tests.unit.tables import each_row
 
 MOST_ENTRIES = 40
 RESULT = RecordedResult((), (), 1, 2)
@@ -68,8 +69,8 @@ def test_a_trace_without_a_program_proves_nothing() -> None:
     assert reason(judge("gcc", "-c", "x.c", tools=())) == "the trace has no program"
 
 
-@pytest.mark.parametrize("clock", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
-@pytest.mark.parametrize("path", ["w/x.c", "usr/include/deep/h.h", "w/liby.so"])
+@each_row("clock", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
+@each_row("path", ["w/x.c", "usr/include/deep/h.h", "w/liby.so"])
 def test_a_clock_in_a_file_that_was_read_is_refused(clock: str, path: str) -> None:
     reads = {"w/x.c": "int x;", path: f"char *when = {clock};"}
     assert reason(judge("gcc", "-c", "x.c", reads=reads)) == f"{clock} is in /{path}"
@@ -102,7 +103,7 @@ def test_a_link_into_proc_is_refused() -> None:
     assert reason(answer) == "the job asked /proc/uptime"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("env", "is_known"),
     [
         ({"HOME": "/x", "LANG": "de"}, True),
@@ -126,7 +127,7 @@ def executed(script: str) -> tuple[str, ...]:
     return (*SHELL_BY, *COMPILED_BY, *others)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "script",
     [
         "gcc -c x.c",
@@ -150,7 +151,7 @@ def test_a_list_of_known_commands_is_known(script: str) -> None:
     assert reason(judge("/bin/sh", "-c", script, tools=executed(script))) == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     "script",
     [
         "gcc -c x.c && ./x",
@@ -201,7 +202,7 @@ def test_a_shell_with_functions_is_refused() -> None:
         assert reason(judge("bash", "-c", "gcc -c x.c", tools=executed(""), env=env)) != ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "messages", "is_known"),
     [
         ("-c x.c", b"x.c:3: warning: unused", True),

@@ -13,6 +13,7 @@ from termite.engine.recall.logic.overwriters import always_overwrite, is_loader
 from termite.engine.recall.logic.temporary_entries import is_temporary, looks_random
 from termite.engine.recall.logic.traced_paths import AccessKind
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 
 def test_most_names_of_mkstemp_look_random() -> None:
@@ -23,7 +24,7 @@ def test_most_names_of_mkstemp_look_random() -> None:
         assert found > 850
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name", [b"lock", b"build.lock", b"Packages.lock", b"lock12345", b"README", b"x86_64", b"index.lock", b"a", b""]
 )
 def test_other_names_do_not(name: bytes) -> None:
@@ -48,7 +49,7 @@ def test_only_what_a_job_made_first_is_temporary() -> None:
     assert not is_temporary(b"ccAb12cD.s", AccessKind.CREATE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tools", "argv", "expected"),
     [
         (["/usr/bin/gcc", "/usr/libexec/cc1", "/usr/bin/x86_64-linux-gnu-as"], ["gcc"], True),
@@ -99,7 +100,7 @@ def test_the_loader_of_an_elf_program_is_found(bits: int, order: str) -> None:
     assert interpreter_of(program[:70]) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "expected"),
     [
         (b"#!/bin/sh\necho", b"/bin/sh"),

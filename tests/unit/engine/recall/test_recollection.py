@@ -32,6 +32,7 @@ from termite.engine.recall.look_up.stored_rows import (
 )
 from termite.engine.tree.logic.attrs import AttrTree
 from tests.unit.engine.recall.recall_trees import directory, file, link, tree_of
+from tests.unit.tables import each_row
 
 IDENTITY = CommandIdentity(
     (b"gcc", b"-O2", b"-c", b"a.c", b"-o", b"a.o"), b"gcc", True, b"/w", (b"PATH=/bin", b"LANG=C"), 0o022, b"w"
@@ -118,7 +119,7 @@ def test_new_times_are_a_hit_if_a_table_vouches_for_that() -> None:
     assert recall(WEAK, rows, TreeFacts(tree(w_a__c=file("b"))), lambda row: True) == Miss()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "expected"),
     [
         ({"w_a__c": file("b")}, Difference(MissCause.CONTENT, b"/w/a.c")),
@@ -141,7 +142,7 @@ def test_the_first_difference_of_the_tree_is_named(changes: dict[str, Attr | Non
         assert found == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("identity", "expected"),
     [
         (
@@ -213,7 +214,7 @@ def test_a_path_set_that_cannot_fit_asks_for_no_contents() -> None:
 # -- fingerprints and rows --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     "word",
     [b"SSH_AUTH_SOCK=/x", b"SHLVL=3", b"_=/bin/make", b"TERM_PROGRAM=x", b"HISTSIZE=5", b"TERMITE_X=1"],
 )
@@ -221,7 +222,7 @@ def test_variables_of_the_session_are_not_in_the_fingerprint(word: bytes) -> Non
     assert weak_fingerprint(dataclasses.replace(IDENTITY, env=(*IDENTITY.env, word))) == WEAK
 
 
-@pytest.mark.parametrize(
+@each_row(
     "word",
     [
         *(b"TERM=xterm", b"SSH=1", b"__=1", b"CFLAGS=-g", b"HOME=/root", b"LINES=5", b"COLUMNS=80", b"DISPLAY=:1"),

@@ -36,6 +36,7 @@ from termite.engine.recall.shared_store.shared_records import (
     result_name,
 )
 from termite.engine.recall.shared_store.signatures import Distrust, Distrusted, RecordKind, RecordName, WriterKey
+from tests.unit.tables import each_row
 
 CI, DESK, STRANGER = (WriterKey(Ed25519PrivateKey.generate()) for _ in range(3))
 TRUSTED = {CI.public: "ci", DESK.public: "desk"}
@@ -139,7 +140,7 @@ def test_a_failed_command_is_not_used() -> None:
     assert obstacle(shared(known=True, result=RecordedResult((), (), 1, 2, code=1, at_s=NOW_S))) is Unusable.OTHER
 
 
-@pytest.mark.parametrize("path", [b"../x", b"/x", b"w/../../x", b"w//x", b"w/\0x", b"w/" + b"x" * 2000])
+@each_row("path", [b"../x", b"/x", b"w/../../x", b"w//x", b"w/\0x", b"w/" + b"x" * 2000])
 def test_a_result_that_names_no_paths_is_not_used(path: bytes) -> None:
     for change in (Change(path, None), Change(b"w/a", Attr(0o100644, 1, 1), link_to=path)):
         result = RecordedResult((change,), (), 1, 2, at_s=NOW_S)

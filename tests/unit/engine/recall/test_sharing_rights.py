@@ -9,6 +9,7 @@ from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, mode_of_state, state_of, states
 from termite.engine.recall.shared_store.sharing_rights import find_unshared, has_asked_little
 from tests.unit.engine.recall.recall_trees import directory, file, link, tree_of
+from tests.unit.tables import each_row
 
 TREE = {
     b"w/a.c": file("a"),
@@ -68,7 +69,7 @@ def test_a_private_output_stays() -> None:
     assert unshared(changes=(Change(b"w/a.o", None), Change(b"w/d", Attr(0o040700, 0, 1)))) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("asked", "is_little"),
     [
         ((), True),

@@ -1,11 +1,10 @@
 """Simple lists of commands are read as a shell reads them, and everything else is refused."""
 
-import contextlib
-
 import pytest
 
 from termite.engine.recall.known.shell_lists import MOST_CHARS, parse_list
 from termite.engine.recall.known.shell_words import NotSimple, SimpleCommand
+from tests.unit.tables import each_row
 
 
 def command(*words: str, written: tuple[str, ...] = (), may_fail: bool = False, **assignments: str) -> SimpleCommand:
@@ -16,7 +15,7 @@ def failing(*words: str) -> SimpleCommand:
     return command(*words, may_fail=True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "commands"),
     [
         ("", ()),
@@ -46,7 +45,7 @@ def test_a_simple_list_is_read(text: str, commands: tuple[SimpleCommand, ...]) -
     assert parse_list(text) == commands
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         *("a $x", 'a "$x"', "a ${x}", "a $(b)", "a `b`", 'a "`b`"', "a $((1))", "$x", "a\\\n$x"),
@@ -73,7 +72,7 @@ def test_everything_else_is_refused(text: str) -> None:
         parse_list(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "may_fail"),
     [
         ("a", ""),
@@ -127,23 +126,6 @@ def test_all_commands_of_a_construct_are_read() -> None:
 def test_a_shell_with_e_ends_at_the_first_failure() -> None:
     commands = parse_list("a; b && c; d || e; f", ends_on_error=True)
     assert [one.words[0] for one in commands if one.may_fail] == ["b", "c", "d", "e"]
-
-
-def test_a_long_list_is_read_in_linear_time() -> None:
-    assert len(parse_list("a 'b' && " * 10_000 + "c")) == 10_001
-    assert len(parse_list("a || " * 10_000 + "c")) == 10_001
-    loops = f"for x in {'1 ' * 200}; do " * 3 + "a" + "; done" * 3
-    for text in (
-        "'" * 50_001,
-        "\\\n" * 50_000 + "|",
-        "a\\ " * 30_000 + "$",
-        ";" * 100_000,
-        "<" * 100_000,
-        loops,
-        "{ " * 60_000,
-    ):
-        with contextlib.suppress(NotSimple):
-            parse_list(text)
 
 
 def test_the_place_of_a_source_is_its_name_with_or_without_its_directory() -> None:

@@ -4,10 +4,10 @@ import stat
 from hashlib import sha256
 
 import msgspec
-import pytest
 
 from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.tree.logic.bases import Judgement, judge, needs_base
+from tests.unit.tables import each_row
 
 OLD, NEW = 1, 2
 
@@ -32,7 +32,7 @@ NOTHING = BaseVersion(-1)
 DIRECTORY = Attr(stat.S_IFDIR | 0o755, 0, NEW)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("derived_from", "new", "there", "expected"),
     [
         (base(b"5"), file(b"6"), file(b"5"), Judgement.PLACE),

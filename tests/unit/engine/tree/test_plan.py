@@ -1,14 +1,11 @@
 """Test the plan of a job's changes, and the comparison of entries in the AttrTree."""
 
-import random
 import stat
 
 import pytest
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.paths import join
-from termite.engine.tree.logic import attrs
 from termite.engine.tree.logic.attrs import (
     FEW_NAMES,
     RENEWED_LIMIT,
@@ -20,6 +17,7 @@ from termite.engine.tree.logic.attrs import (
     compare_entry,
 )
 from termite.engine.tree.logic.plan import make_plan
+from tests.unit.tables import each_row
 
 DIGEST = Digest(b"d" * 32, 1)
 FILE = Attr(stat.S_IFREG | 0o644, 1, 1, DIGEST)
@@ -31,9 +29,7 @@ def anywhere(path: bytes) -> bool:
     return path.startswith(b"w/")
 
 
-@pytest.mark.parametrize(
-    "path", [b"w/../x", b"w/./x", b"w//x", b"/w/x", b"w/x/", b"w/x\0y", b"..", b"w" + b"/a" * 2048]
-)
+@each_row("path", [b"w/../x", b"w/./x", b"w//x", b"/w/x", b"w/x/", b"w/x\0y", b"..", b"w" + b"/a" * 2048])
 def test_a_path_that_leads_elsewhere_is_the_workers_fault(path: bytes) -> None:
     for change in (Change(path, FILE), Change(path, None), Change(b"w/x", FILE, link_to=path)):
         with pytest.raises(RemoteProtocolError):
@@ -53,8 +49,8 @@ def test_devices_are_not_made(kind: int) -> None:
         make_plan([Change(b"w/x", Attr(kind | 0o644, 0, 1))], anywhere)
 
 
-@pytest.mark.parametrize("kind", [FILE, LINK, Attr(stat.S_IFIFO | 0o644, 0, 1)])
-@pytest.mark.parametrize("below", [b"w/x/y", b"w/x/y/z"])
+@each_row("kind", [FILE, LINK, Attr(stat.S_IFIFO | 0o644, 0, 1)])
+@each_row("below", [b"w/x/y", b"w/x/y/z"])
 def test_nothing_is_below_what_is_no_directory(kind: Attr, below: bytes) -> None:
     for other in (FILE, DIRECTORY, LINK):
         with pytest.raises(RemoteProtocolError):
@@ -186,35 +182,6 @@ def test_the_names_of_a_file_are_known_from_its_first_look_on() -> None:
     tree.drop(b"e/w")
     assert tree.names_of([(1, 7), (1, 8), (1, 9)]) == {b"x"}
     assert tree.names_of([(2, 9)]) == set()  # a file of another file system
-
-
-@pytest.mark.parametrize("few", [0, 1, 8])
-@pytest.mark.parametrize("limit", [0, 3, 100])
-def test_the_names_of_files_are_those_that_a_look_through_everything_finds(
-    limit: int, few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attrs, "NAMES_LIMIT", limit)
-    monkeypatch.setattr(attrs, "FEW_NAMES", limit)
-    monkeypatch.setattr(attrs, "FEW", few)
-    chance = random.Random(limit)
-    tree = AttrTree(Seen(DIRECTORY))
-    tree.serve(b"", {})
-    for _ in range(2000):
-        directory, name = chance.choice([b"a", b"b", b"c"]), chance.choice([b"x", b"y", b"z"])
-        if not tree.is_served(directory):
-            tree.put(directory, Seen(DIRECTORY))
-            tree.serve(directory, {name: Seen(FILE, Stamp(1, chance.randrange(9), 1, 1, 1))})
-        elif chance.random() < 0.1:
-            tree.drop(chance.choice([directory, join(directory, name)]))
-        else:
-            tree.put(join(directory, name), Seen(FILE, Stamp(1, chance.randrange(9), 1, 1, 1)))
-        asked = {(1, chance.randrange(9)), (1, chance.randrange(9))}
-        assert tree.names_of(asked) == {
-            join(where, name)
-            for where in tree.served_within(b"")
-            for name, seen in tree.listing(where).items()
-            if seen.stamp is not None and seen.stamp.inode in asked
-        }
 
 
 def test_files_that_have_no_name_any_more_do_not_fill_the_table_of_names() -> None:

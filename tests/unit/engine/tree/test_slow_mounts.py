@@ -1,8 +1,7 @@
 """Test at which mounts a symlink is not followed further."""
 
-import pytest
-
 from termite.engine.tree.tools.slow_mounts import parse_mounts
+from tests.unit.tables import each_row
 
 MOUNTS = b"".join(
     b"36 35 98:0 / %s rw shared:1 - %s source rw\n" % mount
@@ -19,7 +18,7 @@ MOUNTS = b"".join(
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "may_hang"),
     [
         (b"home/u/x", False),

@@ -3,11 +3,12 @@
 import pytest
 
 from termite.engine.tree.logic.temporary_names import chosen_in, named_in, other_words, temporary_above
+from tests.unit.tables import each_row
 
 ROOT = b"tmp/build"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("word", "paths"),
     [
         (b"/tmp/a", [b"tmp/a"]),

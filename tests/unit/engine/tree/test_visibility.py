@@ -6,6 +6,7 @@ import time
 import pytest
 
 from termite.engine.tree.logic.visibility import Exports, Visibility
+from tests.unit.tables import each_row
 
 FILE = stat.S_IFREG
 DIRECTORY = stat.S_IFDIR
@@ -48,7 +49,7 @@ def test_sockets_and_devices_stay_at_home(exports: Exports, kind: int) -> None:
     assert not shows(exports, b"home/u/proj", b"x", kind | 0o777)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mode", "is_shown"),
     [
         (FILE | 0o644, True),
@@ -105,7 +106,7 @@ def test_shared_temporary_directories_show_what_all_users_may_read(exports: Expo
     assert not exports.is_shared(place), "the directory itself is not a job's to change"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name", [b"krb5cc_0", b"xauth_x", b".X11-unix", b".X0-lock", b"ssh-x", b"gpg-x", b"tmux-0", b"pulse-x", b"dbus-x"]
 )
 def test_credentials_and_sockets_in_a_temporary_directory_are_never_shown(exports: Exports, name: bytes) -> None:

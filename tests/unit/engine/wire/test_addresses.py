@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import UserError
 from termite.engine.wire.addresses import split_address
+from tests.unit.tables import each_row
 
 PARTS = ["[", "]", ":", "::1", "unix:", "host", "80", "65536", "0", "-1", "\u0663", "\0", " ", "9" * 5000]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "parts"),
     [
         ("host", ("host", 5)),
@@ -28,7 +29,7 @@ def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
     assert split_address(address, 5) == parts
 
 
-@pytest.mark.parametrize("port", ["", "0", "65536", "-1", " 80", "8_0", "\u0663", "9" * 5000])
+@each_row("port", ["", "0", "65536", "-1", " 80", "8_0", "\u0663", "9" * 5000])
 def test_what_is_no_port_is_a_users_error(port: str) -> None:
     with pytest.raises(UserError):
         split_address(f"host:{port}", 5)

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.wire.protocol.frames import DATA_BYTES, MAX_CHUNK_BYTES, pack_piece, parse_piece
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 
-@pytest.mark.parametrize("piece", [b"x", b"\2" * 9, b"x" * DATA_BYTES, 1, 20 * 1024**3, 2**63])
+@each_row("piece", [b"x", b"\2" * 9, b"x" * DATA_BYTES, 1, 20 * 1024**3, 2**63])
 def test_a_piece_comes_as_it_was_sent(piece: bytes | int) -> None:
     chunk = pack_piece(piece)
     assert len(chunk) <= MAX_CHUNK_BYTES
@@ -20,7 +21,7 @@ def test_a_piece_comes_as_it_was_sent(piece: bytes | int) -> None:
 BROKEN = [b"", b"\1", b"\0x", b"\2", b"\2" + bytes(7), b"\2" + bytes(8), b"\2" + b"\1" * 9, b"\3x"]
 
 
-@pytest.mark.parametrize("chunk", BROKEN)
+@each_row("chunk", BROKEN)
 def test_anything_else_breaks_the_protocol(chunk: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_piece(chunk)

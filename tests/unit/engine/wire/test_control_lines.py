@@ -19,6 +19,7 @@ from termite.engine.wire.protocol.control_lines import (
     encode_line,
 )
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 START = StartValues(3, 4, "c", "k", "a", "w", "/cache\udcff", "/scratch", True, "/sandbox", MachineFacts())
 
@@ -78,7 +79,7 @@ def test_a_path_that_is_no_utf_8_is_no_error_of_the_process_that_writes_it() -> 
     assert b"\\udcff" in encode_line(START)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "line",
     [
         b"",

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.wire.protocol.foreign_text import LONGEST, printable
+from tests.unit.tables import each_row
 
 
 @pytest.mark.parametrize("text", ["", "plain", "with spaces", "äöü 漢字 🙂", "a\\nb"])
@@ -12,7 +13,7 @@ def test_what_can_be_seen_stays(text: str) -> None:
     assert printable(text) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "shown"),
     [
         ("a\nWARNING b", "a\\x0aWARNING b"),

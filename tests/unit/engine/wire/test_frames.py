@@ -16,6 +16,7 @@ from termite.engine.wire.protocol.frames import (
     encode_frame,
 )
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 FRAMES = [
     Frame(Kind.REQUEST, 1, b"\x91\xa4Ping"),
@@ -57,7 +58,7 @@ def header(length: int, kind: int, stream: int = 1) -> bytes:
     return struct.pack(">IBI", length, kind, stream)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "bad",
     [
         header(5, 0),

@@ -25,6 +25,7 @@ from termite.engine.wire.protocol.messages import (
     Run,
 )
 from termite.engine.wire.protocol.peer import Peer, Replied, Requested
+from tests.unit.tables import each_row
 
 PAUSE_S = 0.02
 encode = msgspec.msgpack.encode
@@ -137,7 +138,7 @@ def test_no_part_is_longer_than_a_frame_may_be() -> None:
 RAN_PART, RUN_PART = encode(SHORT_RAN), encode(SHORT_RUN)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "frames",
     [
         [(Kind.PART, 1, RAN_PART), (Kind.PART, 3, RAN_PART)],

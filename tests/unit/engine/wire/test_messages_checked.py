@@ -40,6 +40,7 @@ from termite.engine.wire.protocol.messages import (
 )
 from termite.engine.wire.protocol.peer import Peer
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 HUGE = 2**63
 NAN, INFINITE = float("nan"), float("inf")
@@ -159,21 +160,19 @@ def take(payload: bytes, *, is_reply: bool) -> None:
     list(peer.receive(encode_frame(Kind.REPLY if is_reply else Kind.REQUEST, 1 if is_reply else 2, payload)))
 
 
-@pytest.mark.parametrize(
-    ("message", "is_reply"), [(m, False) for m, _ in ABSURD] + [(m, True) for m, _ in ABSURD_REPLIES]
-)
+@each_row(("message", "is_reply"), [(m, False) for m, _ in ABSURD] + [(m, True) for m, _ in ABSURD_REPLIES])
 def test_what_is_said_in_earnest_is_taken(message: Message, is_reply: bool) -> None:
     take(sent(message), is_reply=is_reply)
 
 
-@pytest.mark.parametrize(
-    ("message", "is_reply", "field", "content"),
+@each_row(
+    ("field", "content", "is_reply", "message"),
     [
-        pytest.param(message, is_reply, field, content, id=f"{type(message).__name__}.{field}-{number}")
+        (field, content, is_reply, message)
         for cases, is_reply in ((ABSURD, False), (ABSURD_REPLIES, True))
         for message, fields in cases
         for field, contents in fields.items()
-        for number, content in enumerate(contents)
+        for content in contents
     ],
 )
 def test_what_is_absurd_ends_the_connection(message: Message, is_reply: bool, field: str, content: Any) -> None:

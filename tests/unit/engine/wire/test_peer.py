@@ -1,7 +1,7 @@
 """Test the state machine of a connection: two of them together, and one with a hostile peer."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError
@@ -34,6 +34,7 @@ from termite.engine.wire.protocol.peer import (
     Requested,
 )
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 BLOB = GetBlob(Digest(b"\xff" * 32, 7))
 RUN = Run(
@@ -149,7 +150,7 @@ def test_a_cancelled_request_is_told_once_and_still_answered() -> None:
 REQUEST = encode_frame(Kind.REQUEST, 1, b"\x91\xa4Ping")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "lie",
     [
         frame(Kind.REQUEST, 2, b"\x91\xa4Ping"),  # not a stream of its side
@@ -236,20 +237,6 @@ def test_any_requests_arrive_in_order_however_they_are_cut(asked: list[Message],
         arrived += [event.message for event in server.receive(said[:cut]) if isinstance(event, Requested)]
         said = said[cut:]
     assert arrived == asked
-
-
-@settings(max_examples=300)
-@given(st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 5), st.binary(max_size=30)), max_size=6))
-def test_any_legal_frames_are_understood_or_refused(frames: list[tuple[Kind, int, bytes]]) -> None:
-    client, _ = pair()
-    client.ask(BLOB, chunks=True)
-    try:
-        for kind, stream, payload in frames:
-            size = {Kind.CANCEL: 0, Kind.CREDIT: 4}.get(kind)
-            fitted = (payload or b"\x90") if size is None else payload[:size].ljust(size, b"\0")
-            events(client, frame(kind, stream, fitted))
-    except RemoteProtocolError as error:
-        assert str(error)
 
 
 @given(st.binary())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.wire.protocol import records
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 SENT = records.frame(records.INVOKE, records.pack_records([("arg", b"x\n\xff"), ("arg", b""), ("env", b"A=b=c")]))
 STREAM = SENT + records.frame(records.CANCEL) + SENT
@@ -99,9 +100,7 @@ def test_a_damaged_object_is_an_object_or_refused(damaged: bytes) -> None:
         assert str(error)
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"[]", b"1", b"\xff", b'{"a": ' + b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"]
-)
+@each_row("payload", [b"", b"[]", b"1", b"\xff", b'{"a": ' + b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
 def test_what_is_no_object_is_refused(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         records.parse_object(payload)

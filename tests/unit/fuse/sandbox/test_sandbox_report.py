@@ -9,6 +9,7 @@ from termite.engine.errors import NotAtRest, Retryable
 from termite.engine.wire.protocol.records import pack_numbers
 from termite.fuse.sandbox.sandbox_report import SandboxResult, parse_report, sandbox_result
 from tests.unit.mutations import mutations
+from tests.unit.tables import each_row
 
 REPORT = pack_numbers(
     started_ns=10**18, ended_ns=10**18 + 5, user_us=3, system_us=4, maxrss_kb=5, status=256, stdin_offset=7
@@ -24,13 +25,13 @@ def test_a_report_says_how_the_command_ended() -> None:
     assert (result.exit.code, result.stdin_offset, result.usage.peak_memory_bytes) == (1, 7, 5 * 1024)
 
 
-@pytest.mark.parametrize("length", range(REPORT.index(b"status=256")))
+@each_row("length", range(REPORT.index(b"status=256")))
 def test_a_report_that_was_cut_before_its_status_runs_the_job_again(length: int) -> None:
     with pytest.raises(Retryable):
         result_of(REPORT[:length])
 
 
-@pytest.mark.parametrize("text", [b"", b"x", b"9" * 5000, b"9" * 30, b"0x1", b"\xff"])
+@each_row("text", [b"", b"x", b"9" * 5000, b"9" * 30, b"0x1", b"\xff"])
 def test_a_text_in_place_of_a_number_runs_the_job_again(text: bytes) -> None:
     for key in (b"status", b"ended_ns", b"stdin_offset", b"maxrss_kb", b"exec"):
         with pytest.raises(Retryable):

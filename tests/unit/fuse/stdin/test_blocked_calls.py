@@ -16,6 +16,7 @@ from termite.fuse.stdin.logic.blocked_calls import (
     select_set,
     vector_array,
 )
+from tests.unit.tables import each_row
 
 STACK, STACK_32 = 0x7FFC9AD9B1D8, 0xFF9AD9B1
 
@@ -36,7 +37,7 @@ def test_who_runs_or_waits_for_something_else_waits_for_no_pipe(text: str) -> No
     assert parse_syscall(text, "x86_64") is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("machine", "number", "stack", "kind", "word_bytes"),
     [
         ("x86_64", 0, STACK, "read", 8),

@@ -20,6 +20,7 @@ from termite.fuse.view.comparison import (
     is_worth_reading,
     link_key,
 )
+from tests.unit.tables import each_row
 
 ROOT = b"home/u/p"
 OLD, NEW, LATER = 1_000, 2_000, 3_000_000_000
@@ -275,7 +276,7 @@ TABLE: list[tuple[str, Mapping[bytes, Attr], Upper, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("was", "upper", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+@each_row(("was", "upper", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_an_upper_layer_means(was: Mapping[bytes, Attr], upper: Upper, expected: list[str]) -> None:
     assert changes_of(upper, was) == expected
 
@@ -380,7 +381,7 @@ OUTSIDE: list[tuple[str, Mapping[bytes, Attr], Upper, tuple[bytes, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("was", "upper", "dropped"), [row[1:] for row in OUTSIDE], ids=[row[0] for row in OUTSIDE])
+@each_row(("was", "upper", "dropped"), [row[1:] for row in OUTSIDE], ids=[row[0] for row in OUTSIDE])
 def test_outside_the_writable_root_nothing_changes_and_what_is_lost_is_named(
     was: Mapping[bytes, Attr], upper: Upper, dropped: tuple[bytes, ...]
 ) -> None:
@@ -403,7 +404,7 @@ def test_names_give_way_to_their_directories_only_if_there_are_too_many() -> Non
     assert coarsened(tuple(b"%d" % number for number in range(MAX_DROPPED + 1))) == (b"",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("directory", "writable_root", "expected"),
     [
         (b"usr", ROOT, True),

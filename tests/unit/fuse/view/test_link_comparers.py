@@ -1,11 +1,10 @@
 """Commands that name a program which compares inode numbers, and others."""
 
-import pytest
-
 from termite.fuse.view.link_comparers import may_compare, names_comparer
+from tests.unit.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "ln a b && tar cf t a b",
@@ -45,7 +44,7 @@ def test_a_word_of_its_own_may_be_an_option() -> None:
     assert names_comparer((b"env", b"ls", b"-i", b"a"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "ln a b; touch c",
@@ -68,7 +67,7 @@ def test_other_commands_stay(text: str) -> None:
     assert not may_compare((b"sh", b"-c", text.encode()))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "argv",
     [
         ("sh", "-c", "ln a b; ./compare a b"),
@@ -87,6 +86,6 @@ def test_a_script_or_an_unknown_program_may_compare(argv: tuple[str, ...]) -> No
     assert may_compare(words) and not names_comparer(words)
 
 
-@pytest.mark.parametrize("argv", [("ln", "a", "b"), ("/usr/bin/cp", "-l", "a", "b"), ("rustc", "a.rs")])
+@each_row("argv", [("ln", "a", "b"), ("/usr/bin/cp", "-l", "a", "b"), ("rustc", "a.rs")])
 def test_a_known_program_without_a_shell_stays(argv: tuple[str, ...]) -> None:
     assert not may_compare(tuple(word.encode() for word in argv))

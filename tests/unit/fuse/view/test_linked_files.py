@@ -7,12 +7,11 @@ the path that gives the change away, or None.
 import stat
 from collections.abc import Mapping
 
-import pytest
-
 from termite.engine.model import Attr
 from termite.fuse.view.comparison import CopyUps, Homes, LinkKey, compare, harvest, link_key
 from termite.fuse.view.linked_files import find_changed_in_place, find_linked
 from tests.unit.fuse.view.test_comparison import OLD, ROOT, B, Upper, compared, said, was_directory, was_file
+from tests.unit.tables import each_row
 
 LINKED = was_file(nlink=2, link_id=9)
 TWO = {b"a": LINKED, b"b": LINKED}
@@ -104,9 +103,7 @@ TABLE: list[tuple[str, Mapping[bytes, Attr], Upper, Mapping[LinkKey, CopyUps], b
 ]
 
 
-@pytest.mark.parametrize(
-    ("was", "upper", "copied", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
-)
+@each_row(("was", "upper", "copied", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_a_file_with_several_names_is(
     was: Mapping[bytes, Attr], upper: Upper, copied: Mapping[LinkKey, CopyUps], expected: bytes
 ) -> None:
@@ -136,7 +133,7 @@ def test_only_regular_files_with_several_names_have_a_key() -> None:
     assert link_key(b"d", Attr(stat.S_IFDIR | 0o755, 1, OLD, nlink=4)) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("was", "upper", "expected"),
     [
         ({b"a": was_file()}, Upper().file(b"a", inode=5, nlink=2, copied_up=True).file(b"b", inode=5, nlink=2), b"a"),

@@ -13,6 +13,7 @@ from termite.engine.fleet.logic.learnt_names import KINDS, LearntNames
 from termite.engine.model import MAX_ACCESSES, PackedTrace, TraceGap
 from termite.fuse.view import trace_names
 from termite.fuse.view.trace_names import TraceNames
+from tests.unit.tables import each_row
 
 Uses = Sequence[tuple[bytes, int, int]]
 HEADERS = [(b"/usr/include/%d.h" % i, 1, 1) for i in range(300)]
@@ -56,7 +57,7 @@ def test_what_tells_nothing_about_the_worker_is_left_out(path: bytes) -> None:
     assert decoded(learnt, trace) == uses[1:]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "path", [b"/proc/uptime", b"/proc/self/stat", b"/proc/cpuinfo", b"/dev/urandom", b"/sys/devices", b"/dev/nullx"]
 )
 def test_what_may_tell_about_the_worker_travels(path: bytes) -> None:
@@ -84,7 +85,7 @@ def test_a_name_travels_once() -> None:
     assert len(learnt) == len(HEADERS) + 3
 
 
-@pytest.mark.parametrize("order", [*itertools.permutations(range(4))])
+@each_row("order", [*itertools.permutations(range(4))])
 def test_traces_may_arrive_in_another_order_than_they_were_made(order: tuple[int, ...]) -> None:
     names, learnt = TraceNames(), LearntNames()
     uses = [[(b"/%d" % (start + i), READ, READ) for i in range(5)] for start in (0, 3, 1, 7)]
@@ -93,15 +94,6 @@ def test_traces_may_arrive_in_another_order_than_they_were_made(order: tuple[int
         learnt.learn(traces[number])
         assert decoded(learnt, traces[number]) == uses[number]
     assert len(learnt) == 12
-
-
-def test_many_names_and_many_kinds_need_wider_numbers() -> None:
-    names, learnt = TraceNames(), LearntNames()
-    uses = [(b"/%x" % i, i % 400, i % 700 | i % 400) for i in range(70_000)]
-    trace = sent(names.pack(noted(uses), 1, 0))
-    learnt.learn(trace)
-    assert not trace.is_short
-    assert decoded(learnt, trace) == uses
 
 
 def test_too_many_names_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +142,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("what", HOSTILE)
+@each_row("what", HOSTILE)
 def test_what_no_mirror_sends_is_refused(what: str) -> None:
     with pytest.raises(RemoteProtocolError):
         LearntNames().learn(HOSTILE[what])

@@ -10,6 +10,7 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.view.view_tree import DELTA_NAMES, Tree
 from termite.fuse.view.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View
+from tests.unit.tables import each_row
 
 Flat = dict[bytes, Attr]
 
@@ -170,10 +171,8 @@ def table() -> dict[str, list[list[tuple[bytes, str]]]]:
     }
 
 
-@pytest.mark.parametrize("name", table())
-@pytest.mark.parametrize(
-    "looked_at", [(), (b"",), (b"", b"d"), (b"", b"d", b"d/sub"), (b"", b"d", b"d/sub", b"d/sub/deep")]
-)
+@each_row("name", table())
+@each_row("looked_at", [(), (b"",), (b"", b"d"), (b"", b"d", b"d/sub"), (b"", b"d", b"d/sub", b"d/sub/deep")])
 def test_the_merged_view_is_the_truth_at_every_number(name: str, looked_at: tuple[bytes, ...]) -> None:
     master = Master(*MASTER_AT_START)
     tree = tree_of(master)
