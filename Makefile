@@ -14,6 +14,8 @@ test:  ## every test, with real mounts, namespaces and processes
 	@sh tools/test_as_root.sh
 	@$(MAKE) --no-print-directory sanitize
 
+# The tests are compiled once, not at each check, whatever the caller's environment says: without
+# the compiled tests each process spends seconds before its first test.
 check: setup  ## what a change must pass before it is committed; half a minute
 	@start=$$(date +%s); set -ex; \
 	.venv/bin/ruff check .; \
@@ -22,7 +24,8 @@ check: setup  ## what a change must pass before it is committed; half a minute
 	.venv/bin/mypy; \
 	.venv/bin/lint-imports; \
 	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native packaging patches termite tests tools; \
-	.venv/bin/python -m pytest -q -n $(or $(AT_ONCE),2) --dist loadfile --hypothesis-profile=quick tests/unit; \
+	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n $(or $(AT_ONCE),2) --dist loadfile \
+		--hypothesis-profile=quick tests/unit; \
 	set +x; echo "check: passed in $$(($$(date +%s) - start)) s"
 
 dist: setup  ## build the files of a release into dist (docs/use/install.md): two runs give the same bytes

@@ -3,6 +3,7 @@
 Such a test belongs to tests/edge, because the unit tests run at each `make check`.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Generator
@@ -59,3 +60,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         _costs.is_running = False
     if _costs.calls:
         pytest.fail(f"a test that does this belongs to tests/edge: {_costs.calls[:3]}", pytrace=False)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting all modules and tests again and again."""
+    gc.collect()
+    gc.freeze()
