@@ -16,6 +16,7 @@ from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.launcher_socket import bound_socket
 from termite.engine.launch.listener import ControlSession, Feed, LauncherListener, RestOfJob
 from termite.engine.loop.fd_watcher import FdWatcher
+from termite.engine.wire.protocol.control_requests import AskWatch, ControlRequest
 
 
 class NoJobs:
@@ -57,8 +58,8 @@ class FakeMaster:
     def control(self) -> Iterator[ControlSession]:
         """Open a session as a master does. The only command is `watch`."""
 
-        async def answer(request: Reply) -> Reply | Feed:
-            if request.get("command") != "watch":
+        async def answer(request: ControlRequest) -> Reply | Feed:
+            if not isinstance(request, AskWatch):
                 raise UserError("unknown command", hint="another version")
             return self.watchers.serve
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
 from termite.engine.errors import Reason, RemoteProtocolError, UserError
-from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
+from termite.engine.launch.vantage import own_ids, own_vantage
 from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.paths import MASTER_SOCKET
 from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.control_requests import ControlRequest
 
 READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
@@ -112,15 +113,17 @@ class Client:
             self._socket.close()
             raise NoMaster(f"the master that listens at {path} belongs to another user", hint=START_ONE)
 
-    def ask(self, command: str, patience_s: float = ANSWER_S, /, **fields: object) -> Reply:
-        """Send one command and return the answer. Block up to `patience_s`.
+    def ask(self, request: ControlRequest, patience_s: float = ANSWER_S) -> Reply:
+        """Send one request and return the answer. Block up to `patience_s`.
+
+        The request gets the vantage of this process, and its directory unless it has one.
 
         Raise UserError if the command failed, and NoMaster if the master ended or does not answer.
         """
-        request = json.dumps({"command": command, **_whereabouts(), **fields}).encode()
+        request.cwd, request.vantage = request.cwd or _current_directory(), own_vantage()
         self._socket.settimeout(patience_s)  # not before: connecting must wait while the backlog is full
         try:
-            self._socket.sendall(records.frame(records.CONTROL, request), socket.MSG_NOSIGNAL)
+            self._socket.sendall(records.frame(records.CONTROL, request.pack()), socket.MSG_NOSIGNAL)
             reply = self._receive()
         except TimeoutError as error:
             pid, _ = self._peer()
@@ -128,8 +131,7 @@ class Client:
         except OSError as error:
             raise NoMaster(f"the master is gone: {error.strerror}") from error
         if "error" in reply:
-            is_known = reply.get("reason") == Reason.OTHER_PATH
-            reason = Reason.OTHER_PATH if is_known else Reason.NEEDS_A_PERSON
+            reason = next((one for one in Reason if one == reply.get("reason")), Reason.NEEDS_A_PERSON)
             raise UserError(str(reply["error"]), hint=str(reply.get("hint", "")), reason=reason)
         return reply
 
@@ -288,17 +290,12 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log:
         os._exit(127)
 
 
-def _whereabouts() -> Reply:
-    """Return the facts by which the master decides whether this process sees the same files.
-
-    `cwd` is "" if the current directory has been removed.
-    """
+def _current_directory() -> str:
+    """Return the working directory, or "" if it has been removed."""
     try:
-        cwd = os.getcwd()
+        return os.getcwd()
     except FileNotFoundError:
-        cwd = ""
-    vantage = own_vantage()
-    return {"cwd": cwd, "vantage": {name: getattr(vantage, name) for name in Vantage.__slots__}}
+        return ""
 
 
 def _read_until_closed(fd: int) -> bytes:

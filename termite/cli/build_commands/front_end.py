@@ -33,6 +33,7 @@ from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 from termite.engine.nearest_name import wrong_name
+from termite.engine.wire.protocol.control_requests import BeginBuild, EndBuild
 
 TYPE_CHECKING = False  # not typing's: every build waits for this import
 if TYPE_CHECKING:
@@ -236,16 +237,9 @@ def _prepare(
     started_in = working_directory()
     place = Path(os.path.realpath(started_in / directory))
     master = _find_or_start(place, started_in) if may_start else client.connect(place)
-    reply = master.ask(
-        "build-start",
-        client.BUILD_ANSWER_S,
-        tool=tool.name,
-        args=list(args),
-        cwd=str(started_in),
-        pid=os.getpid(),
-        env=dict(os.environ),
-        preload=reach,
-    )
+    request = BeginBuild(tool.name, list(args), dict(os.environ), reach, os.getpid())
+    request.cwd = str(started_in)
+    reply = master.ask(request, client.BUILD_ANSWER_S)
     if elsewhere := reply.get("elsewhere"):
         raise UserError(words_of(elsewhere), hint="termite-ctl shutdown ends the master")
     added: dict[str, str] = reply["env"]
@@ -298,7 +292,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         code = os.waitstatus_to_exitcode(status)
-        end = master.ask("build-end", patience_s, exit_code=code if code >= 0 else -1, signal=max(-code, 0))
+        end = master.ask(EndBuild(code if code >= 0 else -1, max(-code, 0)), patience_s)
     except KeyboardInterrupt:
         return
     except (UserError, RemoteProtocolError) as error:

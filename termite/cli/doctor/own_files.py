@@ -15,6 +15,7 @@ from termite.engine.decide.logic.switches import VARIABLES, accepted_settings, i
 from termite.engine.errors import UserError
 from termite.engine.host.ownership import find_stranger
 from termite.engine.wire.identity import read_secret
+from termite.engine.wire.protocol.control_requests import AskStatus
 
 OWN = "your files"
 LEAST_BYTES = 16 * 1024 * 1024  # a build of 5,000 jobs has 2 MB of records
@@ -106,7 +107,7 @@ def _master_checks(env: Mapping[str, str]) -> Iterator[Finding]:
 def _master_check(path: Path) -> Finding:
     tree = path.parent
     try:
-        version = str(client.Client(path).ask("status", ANSWER_S).get("version") or "an older version")
+        version = str(client.Client(path).ask(AskStatus(), ANSWER_S).get("version") or "an older version")
     except client.NoMaster as error:
         return Finding(OWN, "master", Level.WARNING, f"the master of {tree}: {error.message}", error.hint)
     except UserError as error:

@@ -28,6 +28,7 @@ from termite.cli.web.worker_pages import drain_form, report_part, worker_page
 from termite.engine.errors import UserError
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, as_object
 from termite.engine.history.past_builds import PastBuilds
+from termite.engine.wire.protocol.control_requests import AskDrain, AskWorker, ControlRequest
 from termite.engine.wire.protocol.fleet_messages import WorkerReport
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ class Site:
         await check_form(request, self._token)
         name, is_drained = request.path_params["name"], request.url.path.startswith("/drain/")
         try:
-            await self._ask("drain", worker=name, drained=is_drained)
+            await self._ask(AskDrain(name, is_drained))
         except UserError as error:
             raise HTTPException(409, str(error)) from error
         return RedirectResponse(address_of(["worker", name]), 303)
@@ -139,15 +140,15 @@ class Site:
         if self._follower.state is None:
             return Html("")
         try:
-            answer = await self._ask("worker", worker=name)
+            answer = await self._ask(AskWorker(name))
             report = msgspec.convert(answer["report"], WorkerReport)
         except (UserError, KeyError, msgspec.ValidationError) as error:
             return report_part(None, str(error))
         return Html(drain_form(name, self._token, is_drained=report.is_drained) + report_part(report))
 
-    async def _ask(self, command: str, **fields: object) -> Reply:
-        """Ask the master a control command. Raise UserError if it does not answer well."""
-        return await trio.to_thread.run_sync(lambda: Client(self._follower.path).ask(command, ASK_S, **fields))
+    async def _ask(self, request: ControlRequest) -> Reply:
+        """Send a request to the master. Raise UserError if it does not answer well."""
+        return await trio.to_thread.run_sync(lambda: Client(self._follower.path).ask(request, ASK_S))
 
     async def status(self, request: Request) -> Response:
         """Answer with what happens now, and the builds, as JSON."""

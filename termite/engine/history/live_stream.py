@@ -1,6 +1,5 @@
 """Read the live stream of a running master, from its control socket."""
 
-import json
 import os
 import socket
 from collections import deque
@@ -14,6 +13,7 @@ from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.history.logic.live_events import Event, parse_event
 from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.control_requests import AskWatch
 
 READ_BYTES = 64 * 1024
 CONNECT_S = 30.0  # a master that does not accept so long is stopped
@@ -84,7 +84,7 @@ async def open_live_stream(path: Path) -> AsyncIterator[LiveStream]:
     async with trio.SocketStream(connection) as stream:
         if peer_ids(connection.getsockopt)[1] != os.geteuid():
             raise UserError(f"the master that listens at {path} belongs to another user")
-        await stream.send_all(records.frame(records.CONTROL, json.dumps({"command": "watch"}).encode()))
+        await stream.send_all(records.frame(records.CONTROL, AskWatch().pack()))
         yield LiveStream(stream)
 
 

@@ -21,6 +21,7 @@ from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.control_requests import ControlRequest, parse_request
 
 ACCEPT_RETRY_S = 0.1  # descriptors or memory ran out; they come back when a job ends
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # A feed sends frames until it is cancelled. Its argument sends some, and may block.
 Feed = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
-ControlSession = Callable[[Reply], Awaitable[Reply | Feed]]
+ControlSession = Callable[[ControlRequest], Awaitable[Reply | Feed]]
 Rest = Callable[[], Awaitable[None]]
 RestOfJob = Callable[[], Awaitable[Exit | None]]
 
@@ -178,7 +179,7 @@ class LauncherListener:
         with self._control() as control:
             while True:
                 try:
-                    reply = await control(records.parse_object(payload))
+                    reply = await control(parse_request(payload))
                 except UserError as error:
                     reply = {"error": error.message, "hint": error.hint, "reason": error.reason.value}
                 if not isinstance(reply, dict):

@@ -10,24 +10,7 @@ import socket
 
 from termite.engine.errors import Reason
 from termite.engine.socket_peers import peer_ids
-
-
-class Vantage:
-    """The view that a process has of its machine, as four texts.
-
-    "" means that a text could not be determined; it never equals another text.
-
-    * `root` is the mount and the inode of the root directory. A mount belongs to one mount
-      namespace, so processes in different mount namespaces differ in it.
-    * `users` is the user namespace, and the user and group in it.
-    * `here` is the device and the inode of the working directory.
-    * `host` is the host name, the kernel release and the machine of uname(2).
-    """
-
-    __slots__ = ("here", "host", "root", "users")
-
-    def __init__(self, root: str = "", users: str = "", here: str = "", host: str = "") -> None:
-        self.root, self.users, self.here, self.host = root, users, here, host
+from termite.engine.wire.protocol.control_requests import Vantage
 
 
 def own_vantage(directory: str = ".") -> Vantage:

@@ -21,16 +21,28 @@ from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.trouble import Trouble
-from termite.engine.fleet.worker_commands import answer_about_worker
+from termite.engine.fleet.worker_commands import answer_about_worker, answer_drain
 from termite.engine.fleet.worker_log import read_worker_log
 from termite.engine.host.log_tail import MOST_RECORDS
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession, Feed
-from termite.engine.launch.vantage import Vantage
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
+from termite.engine.wire.protocol.control_requests import (
+    AskDrain,
+    AskLogs,
+    AskRefresh,
+    AskShutdown,
+    AskStatus,
+    AskWatch,
+    AskWhy,
+    AskWorker,
+    BeginBuild,
+    ControlRequest,
+    EndBuild,
+)
 from termite.engine.wire.protocol.foreign_text import printable
 
 if TYPE_CHECKING:
@@ -59,37 +71,42 @@ class ControlCommands:
         """
         build = _Build(self._master, self._sessions)
 
-        async def answer(request: Reply) -> Reply | Feed:
-            match request.get("command"):
-                case "status":
-                    return {**self._status(), "elsewhere": self._difference(request)}
-                case "refresh":
-                    return await self._refresh()
-                case "shutdown":
-                    self._sessions.shut_down()
-                    return {}
-                case "logs":
-                    return await self._logs(request)
-                case "worker" | "drain":
-                    return await answer_about_worker(self._master.pool, request)
-                case "why":
-                    return self._why(request)
-                case "build-start":
+        async def answer(request: ControlRequest) -> Reply | Feed:
+            match request:
+                case BeginBuild():
                     return self._start(build, request)
-                case "build-end":
+                case EndBuild():
                     return await build.end(request)
-                case "watch":
-                    return self._master.recorder.serve_reader
-                case command:
-                    raise UserError(
-                        f"unknown command {command!r}",
-                        hint="the master may have another version: termite-ctl shutdown ends it",
-                    )
+                case _:
+                    return await self._answer(request)
 
         try:
             yield answer
         finally:
             build.close()
+
+    async def _answer(self, request: ControlRequest) -> Reply | Feed:
+        """Answer a request that is about no build of its connection."""
+        match request:
+            case AskStatus():
+                return {**self._status(), "elsewhere": self._difference(request)}
+            case AskRefresh():
+                return await self._refresh()
+            case AskShutdown():
+                self._sessions.shut_down()
+                return {}
+            case AskLogs():
+                return await self._logs(request)
+            case AskWorker():
+                return await answer_about_worker(self._master.pool, request)
+            case AskDrain():
+                await answer_drain(self._master.pool, request)
+                return {}
+            case AskWhy():
+                return self._why(request)
+            case AskWatch():
+                return self._master.recorder.serve_reader
+        raise AssertionError(f"no answer to {request.command}")
 
     def _status(self) -> Reply:
         master = self._master
@@ -134,10 +151,10 @@ class ControlCommands:
         await self._master.settled_check.wait()
         return {"journal": self._master.tree.number}
 
-    async def _logs(self, request: Reply) -> Reply:
+    async def _logs(self, request: AskLogs) -> Reply:
         """Return the last records of this master's log, or of a worker's, and the last number."""
-        after, most, worker = request.get("after"), request.get("most"), str(request.get("worker", ""))
-        if not isinstance(after, int) or not isinstance(most, int) or not 0 <= most <= MOST_RECORDS or after < 0:
+        after, most, worker = request.after, request.most, request.worker
+        if not 0 <= most <= MOST_RECORDS or after < 0:
             raise UserError("the control command 'logs' needs two numbers", hint="`after` and `most`, up to 1000")
         if worker:
             found = await read_worker_log(self._master.pool.leases, worker, after, most)
@@ -145,29 +162,26 @@ class ControlCommands:
         tail = self._master.config.log_tail
         return {"records": [record.text for record in tail.records_after(after, most)], "number": tail.number}
 
-    def _start(self, build: _Build, request: Reply) -> Reply:
+    def _start(self, build: _Build, request: BeginBuild) -> Reply:
         """Start a build, unless its commands could not run where the requester is.
 
         Raise UserError if that is the own path of a tree that is built elsewhere.
         """
-        if self._master.is_misplaced(str(request.get("cwd", "/"))):
+        if self._master.is_misplaced(request.cwd or "/"):
             reason = Reason.OTHER_PATH
             raise UserError(reason.words, hint=f"use --at {self._master.root}", reason=reason)
         found = self._difference(request)
         return {"elsewhere": found} if found else build.start(request)
 
-    def _difference(self, request: Reply) -> str:
+    def _difference(self, request: ControlRequest) -> str:
         """Return the value of the reason for which the requester's vantage differs, or "".
 
         Commands of a requester that differs run where it is, never on a worker.
         """
-        sent = request.get("vantage")
-        texts = sent if isinstance(sent, dict) else {}
-        vantage = Vantage(**{name: str(texts.get(name, "")) for name in Vantage.__slots__})
-        found = self._master.find_difference(vantage, str(request.get("cwd", "/")))
+        found = self._master.find_difference(request.vantage, request.cwd or "/")
         return found.value if found else ""
 
-    def _why(self, request: Reply) -> Reply:
+    def _why(self, request: AskWhy) -> Reply:
         master = self._master
         master.rule_file.refresh()
         error = master.rule_file.error
@@ -204,7 +218,7 @@ class _Build:
         self._sessions = sessions
         self._notes: BuildNotes | None = None
 
-    def start(self, request: Reply) -> Reply:
+    def start(self, request: BeginBuild) -> Reply:
         """Request a check of the settled files, and return how to start the build tool.
 
         Raise UserError if no plugin knows the tool.
@@ -219,44 +233,32 @@ class _Build:
         ours = self._master.machine.architecture
         foreign = [{"worker": name, "theirs": theirs, "ours": ours} for name, theirs in self._master.pop_foreign()]
         reply: Reply = {"bad_rules": str(error) if error else "", "foreign": foreign}
-        if "tool" not in request:
+        if not request.tool:
             return reply
-        env = cast(dict[str, str], request.get("env", {}))
-        args = cast(list[str], request.get("args", []))
-        preload = cast(dict[str, str], request.get("preload", {}))
-        tool = str(request["tool"])
-        cwd = str(request.get("cwd", "/"))
-        command = self._master.plugins.build(tool, args, cwd, env, preload, self._master.other_name(cwd))
+        env, cwd = request.env, request.cwd or "/"
+        command = self._master.plugins.build(
+            *(request.tool, request.args, cwd, env, request.preload), self._master.other_name(cwd)
+        )
         if command is None:
-            raise UserError(f"no plugin knows how to start {tool}")
+            raise UserError(f"no plugin knows how to start {request.tool}")
         named = {**command.env, **(self._master.recorder.variables_of(self._notes) if self._notes else {})}
         added = {name: content for name, content in named.items() if env.get(name) != content}
         return {**reply, "argv": list(command.argv), "exe": command.exe, "env": added}
 
-    def _record_start(self, request: Reply) -> BuildNotes:
+    def _record_start(self, request: BeginBuild) -> BuildNotes:
         """Note the build, with the command line and the process of its front end."""
-        args, env, pid = request.get("args"), request.get("env"), request.get("pid")
-        tool = str(request.get("tool", ""))
-        return self._master.recorder.start_build(
-            tool,
-            (tool, *map(str, args if isinstance(args, list) else ())),
-            str(request.get("cwd", "/")),
-            {str(name): str(text) for name, text in env.items()} if isinstance(env, dict) else {},
-            pid if isinstance(pid, int) else 0,
-        )
+        command = (request.tool, *request.args)
+        return self._master.recorder.start_build(request.tool, command, request.cwd or "/", request.env, request.pid)
 
-    async def end(self, request: Reply) -> Reply:
+    async def end(self, request: EndBuild) -> Reply:
         """Return the summary of everything that happened since the start.
 
         By then the records of the build are on the disk. `build` is its number there, or 0.
         """
         if self._notes is None:
             raise UserError("no build was started on this connection")
-        code, number = request.get("exit_code"), request.get("signal")
         self._master.local_runs.end_ended()
-        await self._master.recorder.end_build(
-            self._notes, code if isinstance(code, int) else -1, number if isinstance(number, int) else 0
-        )
+        await self._master.recorder.end_build(self._notes, request.exit_code, request.signal)
         summary = report.build_summary(self._notes.counters)
         return {
             **summary,
@@ -297,21 +299,18 @@ def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:
     ]
 
 
-def _invocation(request: Reply) -> Invocation:
-    argv = request.get("argv")
-    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
+def _invocation(request: AskWhy) -> Invocation:
+    if not request.argv:
         raise UserError("the control command 'why' needs a command")
-    notes, env = request.get("notes"), request.get("env")
-    tool = str(request.get("tool", ""))
     return Invocation(
-        argv=tuple(argv),
-        exe=argv[0],
+        argv=tuple(request.argv),
+        exe=request.argv[0],
         search=True,
-        cwd=str(request.get("cwd", "/")),
-        env={str(name): str(text) for name, text in env.items()} if isinstance(env, dict) else {},
-        how=How.PRELOAD if tool else How.DIRECT,
-        tool=tool,
-        notes={str(name): str(text) for name, text in notes.items()} if isinstance(notes, dict) else {},
+        cwd=request.cwd or "/",
+        env=request.env,
+        how=How.PRELOAD if request.tool else How.DIRECT,
+        tool=request.tool,
+        notes=request.notes,
     )
 
 

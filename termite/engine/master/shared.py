@@ -32,7 +32,7 @@ from termite.engine.host.log_tail import LogTail
 from termite.engine.host.machine import read_facts, user_name
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
 from termite.engine.launch.output import HeldOutputs
-from termite.engine.launch.vantage import Vantage, difference, own_vantage
+from termite.engine.launch.vantage import difference, own_vantage
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
@@ -55,6 +55,7 @@ from termite.engine.recall.shared_store.shared_settings import SharedSettings
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
+from termite.engine.wire.protocol.control_requests import Vantage
 from termite.engine.wire.protocol.messages import Run
 
 MAX_GROUPS = 256  # of a user; a job may not give its files to more

@@ -14,6 +14,7 @@ from termite.cli.build_commands.cmake import split_program
 from termite.cli.build_commands.front_end import loadable_name
 from termite.cli.client import Client, NoMaster, choose_root, find_socket
 from termite.engine.host.native_programs import native_program
+from termite.engine.wire.protocol.control_requests import AskStatus
 
 OTHER_UID = 61000
 
@@ -55,7 +56,7 @@ def test_a_master_that_does_not_answer_is_not_waited_for_for_ever(tmp_path: Path
         listening.bind(str(tmp_path / "s"))
         listening.listen()
         with pytest.raises(NoMaster, match=f"process {os.getpid()}. does not answer .kill {os.getpid()}"):
-            Client(tmp_path / "s").ask("status", 0.01)
+            Client(tmp_path / "s").ask(AskStatus(), 0.01)
 
 
 def test_a_build_does_not_wait_for_a_master_that_does_not_answer(tmp_path: Path) -> None:

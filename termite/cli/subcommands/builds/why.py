@@ -15,6 +15,7 @@ from termite.cli.subcommands.registry import Subcommand
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.decide.logic.switches import LOCAL, NEVER
 from termite.engine.errors import UserError, words_of
+from termite.engine.wire.protocol.control_requests import AskWhy
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 
@@ -39,7 +40,7 @@ def _run(flags: Namespace) -> int:
     tool = notes.pop("preload", "")
     records = _recorded()
     join_here()
-    why = connect_here().ask("why", argv=command, env=dict(os.environ), tool=tool, notes=notes)
+    why = connect_here().ask(AskWhy(command, dict(os.environ), tool, notes))
     lines = [*why_lines(why), *_last_run(records, str(why["text"]))]
     lines = "\n".join(lines).split("\n")  # a command may have several lines
     print("\n".join(printable(line, LONGEST_LINE) for line in lines))

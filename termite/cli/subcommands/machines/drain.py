@@ -6,6 +6,7 @@ from pathlib import Path
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError
+from termite.engine.wire.protocol.control_requests import AskDrain
 
 
 def add_worker_flags(parser: Parser) -> None:
@@ -41,7 +42,7 @@ def drain_worker(flags: Namespace, *, is_drained: bool) -> int:
     else:
         from termite.cli.client import connect_here
 
-        connect_here().ask("drain", worker=flags.worker, drained=is_drained)
+        connect_here().ask(AskDrain(flags.worker, is_drained))
     return 0
 
 

@@ -7,6 +7,7 @@ from termite.cli.amounts import parse_count
 from termite.cli.client import Client, NoMaster, Reply, connect_here
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
+from termite.engine.wire.protocol.control_requests import AskLogs
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 POLL_S = 0.5
@@ -22,7 +23,7 @@ def _add_flags(parser: Parser) -> None:
 
 def _run(flags: Namespace) -> int:
     master = connect_here()
-    number = _show(master.ask("logs", worker=flags.worker, after=0, most=min(flags.lines, AT_ONCE)))
+    number = _show(master.ask(AskLogs(flags.worker, 0, min(flags.lines, AT_ONCE))))
     while flags.follow:
         time.sleep(POLL_S)
         try:
@@ -33,7 +34,7 @@ def _run(flags: Namespace) -> int:
 
 
 def _next(master: Client, worker: str, number: int) -> Reply:
-    return master.ask("logs", worker=worker, after=number, most=AT_ONCE)
+    return master.ask(AskLogs(worker, number, AT_ONCE))
 
 
 def _show(answer: Reply) -> int:

@@ -13,6 +13,7 @@ from termite.cli.parser import Parser
 from termite.cli.readers.host_list import AddedHost, added_hosts
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.wire.protocol.control_requests import AskStatus
 from termite.engine.wire.protocol.foreign_text import printable
 
 ANSWER_S = 2.0  # a master that stands still must not hide the others
@@ -60,7 +61,7 @@ def _masters() -> Iterator[ListedMaster]:
         except NoMaster:  # it is starting or ending
             continue
         try:
-            yield ListedMaster(tree, client.pid, client.ask("status", ANSWER_S))
+            yield ListedMaster(tree, client.pid, client.ask(AskStatus(), ANSWER_S))
         except (UserError, RemoteProtocolError) as error:
             yield ListedMaster(tree, client.pid, None, str(error))
 

@@ -4,10 +4,11 @@ from argparse import Namespace
 
 from termite.cli.client import connect_here
 from termite.cli.subcommands.registry import Subcommand
+from termite.engine.wire.protocol.control_requests import AskRefresh
 
 
 def _run(flags: Namespace) -> int:
-    connect_here().ask("refresh")
+    connect_here().ask(AskRefresh())
     print("all files outside the tree that workers have seen were checked; jobs that start now see their changes")
     return 0
 

@@ -5,6 +5,7 @@ from argparse import Namespace
 
 from termite.cli.client import NoMaster, connect_here
 from termite.cli.subcommands.registry import Subcommand
+from termite.engine.wire.protocol.control_requests import AskShutdown
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 
@@ -15,7 +16,7 @@ def _run(flags: Namespace) -> int:
         print(printable(f"nothing to end: {error.message}", LONGEST_LINE))
         return 0
     with contextlib.suppress(NoMaster):  # it may end before it answers
-        master.ask("shutdown")
+        master.ask(AskShutdown())
     master.wait_for_its_end()
     print(printable(f"the master of {master.path.parent} has ended", LONGEST_LINE))
     return 0

@@ -11,6 +11,7 @@ from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError, words_of
 from termite.engine.paths import MASTER_SOCKET
+from termite.engine.wire.protocol.control_requests import AskStatus
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 
@@ -34,7 +35,7 @@ def _run(flags: Namespace) -> int:
         more = ", with a worker on this machine; it ends when idle for ten minutes" if is_ours else " already"
         print(f"a master serves {printable(str(root), LONGEST_LINE)}{more}")
     else:
-        status = master.ask("status")
+        status = master.ask(AskStatus())
         if at and status["root"] != at:
             raise UserError(
                 f"a master serves {root} already, at another path than {at}", hint="end it: termite-ctl shutdown"

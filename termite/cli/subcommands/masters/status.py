@@ -10,6 +10,7 @@ from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import words_of
 from termite.engine.status.silent_rows import silent_rows
+from termite.engine.wire.protocol.control_requests import AskStatus
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 OF_A_LEASE = ("GetLog", "OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job
@@ -20,7 +21,7 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    status = connect_here().ask("status")
+    status = connect_here().ask(AskStatus())
     print(json.dumps(status, indent=2) if flags.json else _status_text(status))
     return 0
 

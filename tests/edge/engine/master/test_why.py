@@ -13,6 +13,7 @@ from termite.engine.errors import ExitCode, Reason
 from termite.engine.launch.connection import Reply
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.control_requests import AskWhy, Vantage
 from tests.edge.engine.master.test_run_job import SEEN, World, ran, script, wrote
 
 COMMAND = ("cp", "a", "$D")
@@ -24,7 +25,8 @@ REMOTE, LOCAL = "remote", "local, whatever a rule says"
 async def why(world: World, *argv: str, seen: Mapping[str, bytes] = SEEN, **env: str) -> list[str]:
     """Return the lines that `termite-ctl why` prints of a command."""
     vantage = {name: text.decode() for name, text in seen.items()}
-    asked: Reply = {"command": "why", "argv": [*argv], "cwd": "/", "env": env, "vantage": vantage}
+    asked = AskWhy([*argv], env, "", {})
+    asked.cwd, asked.vantage = "/", Vantage(**vantage)
     world.master.pool.fleet = SimpleNamespace(workers=())  # type: ignore[misc, assignment]
     with ControlCommands(world.master, Sessions(lambda: None)).session() as answer:
         return why_lines(cast(Reply, await answer(asked)))
