@@ -1,7 +1,7 @@
 """Run one test for all rows of a table.
 
-A case of `pytest.mark.parametrize` is a test of its own, and costs some milliseconds of reports. For
-a table of thousands of rows that is most of the time, so a long table is one test.
+A case of `pytest.mark.parametrize` is a test of its own, and costs some milliseconds of reports.
+For a table of thousands of rows that is most of the time, so a long table is one test.
 """
 
 import functools
