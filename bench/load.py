@@ -74,7 +74,7 @@ class Load:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(str(self._tree / ".termite-socket"))
         connection.sendall(records.frame(records.INVOKE, self._common + self._words(number) + _ENVIRONMENT))
-        self._selector.register(connection, selectors.EVENT_READ, records.Frames())
+        self._selector.register(connection, selectors.EVENT_READ, records.FrameBuffer())
 
     def _words(self, number: int) -> bytes:
         path = output_path(self._tree, self._directory, number)

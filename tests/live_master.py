@@ -11,12 +11,12 @@ from termite.engine.errors import UserError
 from termite.engine.history.logic.live_events import Event, Snapshot
 from termite.engine.history.logic.live_state import LiveState
 from termite.engine.history.watchers import Watchers
-from termite.engine.launch.connection import Launcher, Reply
+from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.launcher_socket import bound_socket
 from termite.engine.launch.listener import ControlSession, Feed, LauncherListener, RestOfJob
 from termite.engine.loop.fd_watcher import FdWatcher
-from termite.engine.wire.protocol.control_requests import AskWatch, ControlRequest
+from termite.engine.wire.protocol.control_requests import AskWatch, ControlAnswer, ControlRequest
 
 
 class NoJobs:
@@ -58,7 +58,7 @@ class FakeMaster:
     def control(self) -> Iterator[ControlSession]:
         """Open a session as a master does. The only command is `watch`."""
 
-        async def answer(request: ControlRequest) -> Reply | Feed:
+        async def answer(request: ControlRequest) -> ControlAnswer | Feed:
             if not isinstance(request, AskWatch):
                 raise UserError("unknown command", hint="another version")
             return self.watchers.serve

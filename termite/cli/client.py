@@ -22,7 +22,7 @@ from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.paths import MASTER_SOCKET
 from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.control_requests import ControlRequest
+from termite.engine.wire.protocol.control_requests import ControlAnswer, ControlRequest
 
 READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
@@ -48,9 +48,7 @@ _FLAGS = {
 
 TYPE_CHECKING = False  # not typing's: that import takes too long
 if TYPE_CHECKING:
-    from typing import Any
-
-Reply = dict[str, "Any"]
+    pass
 
 
 class StartReport:
@@ -93,7 +91,7 @@ class Client:
         self.path = path
         self.tree = path.parent
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._frames = records.Frames()
+        self._frames = records.FrameBuffer()
         directory = -1
         try:
             # The kernel lets a process wait without end for a master that does not accept.
@@ -113,7 +111,7 @@ class Client:
             self._socket.close()
             raise NoMaster(f"the master that listens at {path} belongs to another user", hint=START_ONE)
 
-    def ask(self, request: ControlRequest, patience_s: float = ANSWER_S) -> Reply:
+    def ask(self, request: ControlRequest, patience_s: float = ANSWER_S) -> ControlAnswer:
         """Send one request and return the answer. Block up to `patience_s`.
 
         The request gets the vantage of this process, and its directory unless it has one.
@@ -159,7 +157,7 @@ class Client:
         """Return the process id and the user id of the master."""
         return peer_ids(self._socket.getsockopt)[:2]
 
-    def _receive(self) -> Reply:
+    def _receive(self) -> ControlAnswer:
         while True:
             received = self._socket.recv(READ_BYTES)
             if not received:

@@ -113,7 +113,7 @@ class Conversation:
     def __init__(self, connection: socket.socket, screen: Screen) -> None:
         self._connection = connection
         self._screen = screen
-        self._frames = records.Frames()
+        self._frames = records.FrameBuffer()
         self._wanted_bytes = 0  # of keys, which the master has asked for
 
     def run(self) -> int:

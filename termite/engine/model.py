@@ -11,9 +11,10 @@ nowhere else.
 """
 
 import enum
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeGuard
 
 import msgspec
 from msgspec import Meta
@@ -81,6 +82,11 @@ class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False):
     target: bytes = b""
     nlink: Count = 1
     link_id: int = 0
+
+
+def is_directory(attr: Attr | None) -> TypeGuard[Attr]:
+    """Return whether these are the attributes of a directory; None, of nothing, are not."""
+    return attr is not None and stat.S_ISDIR(attr.mode)
 
 
 class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -30,7 +30,7 @@ from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_layer import WarmLayer
-from termite.fuse.running_jobs import RunningJob, RunningJobs
+from termite.fuse.running_jobs import JobTable, RunningJob
 from termite.fuse.sandbox.running_sandbox import OnOutput
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandbox_report import SandboxResult
@@ -89,7 +89,7 @@ class Actions:
         request: OpenLease,
         mount: Path,
         parts: LeaseParts,
-        jobs: RunningJobs,
+        jobs: JobTable,
         on_change: Callable[[], None],
     ) -> None:
         self.slots = JobSlots()

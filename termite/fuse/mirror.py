@@ -50,7 +50,7 @@ from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_generation import WARM_PLACE
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.log_questions import LogQuestions
-from termite.fuse.running_jobs import RunningJobs
+from termite.fuse.running_jobs import JobTable
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinSource
 from termite.fuse.view.view_tree import Tree
@@ -120,7 +120,7 @@ class MirrorServer:
         self._warm_root = warm_root
         self._slots = 0
         self._granted = trio.Event()
-        self._jobs = RunningJobs()
+        self._jobs = JobTable()
         self._opening: Connection | None = None
         self._lease: ServedLease | None = None
         self._cas: Cas | None = None

@@ -111,7 +111,7 @@ class RunningJob:
         raise FsError(EIO)
 
 
-class RunningJobs:
+class JobTable:
     """The jobs that run now, by number; `started` counts all jobs so far.
 
     `cpu_s` is the CPU time of those that have ended. `job_s` is the sum of the times of all, and

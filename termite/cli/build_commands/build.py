@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import is_there
-from termite.cli.build_commands.cmake import TOOL as CMAKE
-from termite.cli.build_commands.cmake import run_cmake
-from termite.cli.build_commands.make import TOOL as MAKE
-from termite.cli.build_commands.ninja import TOOL as NINJA
+from termite.cli.build_commands.cmake import CMAKE, run_cmake
+from termite.cli.build_commands.make import MAKE
+from termite.cli.build_commands.ninja import NINJA
 from termite.cli.canonical.own_words import FLAG, take_at
 from termite.cli.flags import VERSION, run_command
 from termite.engine.errors import UserError

@@ -20,7 +20,7 @@ from termite.engine.decide.logic.switches import check_variables, is_switched_of
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 
-TOOL = front_end.Tool(name="cmake", is_preloaded=False)
+CMAKE = front_end.Tool(name="cmake", is_preloaded=False)
 MODULE = Path(termite.__file__).parent / "plugins" / "cmake" / "launch.cmake"
 _ANYWHERE = ("-E", "-P", "-N", "-h", "-H", "-version", "--version", "--help", "--find-package", "--system-information")
 _FIRST = ("--install", "--open")
@@ -28,7 +28,7 @@ _NINJAS = re.compile(rb"^CMAKE_MAKE_PROGRAM:[^=]*=(.+)$", re.MULTILINE)
 _LAUNCHES = b"TERMITE_LAUNCHES:INTERNAL=ON"
 
 
-class Mode(enum.Enum):
+class CmakeCall(enum.Enum):
     """The mode of a call of CMake."""
 
     CONFIGURE = "configure"
@@ -36,18 +36,18 @@ class Mode(enum.Enum):
     OTHER = "other"
 
 
-def read_mode(args: Sequence[str]) -> Mode:
+def read_mode(args: Sequence[str]) -> CmakeCall:
     """Return the mode that CMake itself would choose for `args`.
 
     The first word names some of the modes other than configuring; any word may name the others.
     """
     if not args or args[0] in _FIRST:
-        return Mode.OTHER
+        return CmakeCall.OTHER
     if args[0] in ("--build", "--workflow"):
-        return Mode.BUILD
+        return CmakeCall.BUILD
     if any(word in _ANYWHERE or word.startswith("--help-") for word in args):
-        return Mode.OTHER
-    return Mode.CONFIGURE
+        return CmakeCall.OTHER
+    return CmakeCall.CONFIGURE
 
 
 def build_directory(args: Sequence[str]) -> str:
@@ -79,11 +79,11 @@ def run_cmake(argv: Sequence[str]) -> int:
         return front_end.run_plainly(front_end.command_at([program, *args], at, ""))
     check_variables(os.environ)
     match read_mode(args):
-        case Mode.CONFIGURE:
+        case CmakeCall.CONFIGURE:
             if not at:
                 front_end.refuse_elsewhere("")
             return front_end.run_plainly(front_end.command_at([program, *_injected(), *args], at, ""))
-        case Mode.BUILD:
+        case CmakeCall.BUILD:
             directory = build_directory(args)
             if not os.path.isdir(directory or "."):
                 return front_end.run_plainly([program, *args])
@@ -91,8 +91,8 @@ def run_cmake(argv: Sequence[str]) -> int:
                 _check_make_program(Path(directory))
             except UserError as error:
                 return front_end.build_locally([program, *args], error)
-            return front_end.build_with(TOOL, program, args, directory, at)
-        case Mode.OTHER:
+            return front_end.build_with(CMAKE, program, args, directory, at)
+        case CmakeCall.OTHER:
             is_asked = args and args[0] in ("--version", "-version")
             words = front_end.command_at([program, *args], at, "", is_dry=True)
             return front_end.run_plainly(words, "termite-cmake" if is_asked else "")

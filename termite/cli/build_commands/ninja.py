@@ -5,7 +5,7 @@ import sys
 from termite.cli.build_commands import front_end
 from termite.cli.flags import run_command
 
-TOOL = front_end.Tool(
+NINJA = front_end.Tool(
     name="ninja",
     with_word="Cfjkldtw",
     with_rest="",
@@ -16,7 +16,7 @@ TOOL = front_end.Tool(
 
 def main() -> int:
     """Run the command termite-ninja and return its exit code."""
-    return run_command("termite-ninja", lambda: front_end.run_tool(TOOL, sys.argv[1:]))
+    return run_command("termite-ninja", lambda: front_end.run_tool(NINJA, sys.argv[1:]))
 
 
 if __name__ == "__main__":

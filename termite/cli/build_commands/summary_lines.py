@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from termite.cli import client
 from termite.cli.places import web_address_file
 from termite.engine.errors import Reason, UserError, words_of
 from termite.engine.paths import is_inside
+from termite.engine.wire.protocol.control_requests import ControlAnswer
 
 NAMED_MISSES = 3  # kinds of causes, of twelve
 # Values of `MissCause` and of `PathEvent`. Every build waits for this module, and to import these
@@ -35,7 +35,7 @@ EVENTS = {
 BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
 
 
-def start_lines(reply: client.Reply) -> list[str]:
+def start_lines(reply: ControlAnswer) -> list[str]:
     """Return what the answer of the master to the start of a build says to the user."""
     lines = [f"{reply['bad_rules']}; the last good rules stay in force"] if reply.get("bad_rules") else []
     for one in reply.get("foreign", []):
@@ -44,7 +44,7 @@ def start_lines(reply: client.Reply) -> list[str]:
     return lines
 
 
-def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
+def place_lines(end: ControlAnswer) -> tuple[list[str], list[str]]:
     """Return a line for each place outside the tree because of which commands ran here.
 
     The first list is for places of many commands, and says how to end that.
@@ -66,7 +66,7 @@ def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
     return many, few
 
 
-def path_lines(end: client.Reply) -> list[str]:
+def path_lines(end: ControlAnswer) -> list[str]:
     """Return a line for each path to which something happened, such as `EVENT: PATH (3 times)`."""
     lines = []
     for named in end["named"]:
@@ -75,12 +75,12 @@ def path_lines(end: client.Reply) -> list[str]:
     return lines
 
 
-def _here(place: client.Reply) -> str:
+def _here(place: ControlAnswer) -> str:
     count = place["count"]
     return f"{count} command{'s' if count > 1 else ''} ran on this machine"
 
 
-def summary_parts(end: client.Reply) -> list[str]:
+def summary_parts(end: ControlAnswer) -> list[str]:
     """Return the parts of a build's summary: where jobs ran, then what the user should know.
 
     `place_lines` has what concerns places outside the tree.
@@ -111,7 +111,7 @@ def summary_parts(end: client.Reply) -> list[str]:
     return parts
 
 
-def _results(end: client.Reply) -> str:
+def _results(end: ControlAnswer) -> str:
     """Return how many stored results were used, and why others were not, or "" without a cache."""
     cached, misses = end.get("cached", 0), end.get("misses", {})
     causes = ", ".join(f"{count} {MISSES.get(cause, cause)}" for cause, count in list(misses.items())[:NAMED_MISSES])

@@ -1,13 +1,13 @@
 """Say after a build which programs of the user its commands could not have on workers."""
 
-from termite.cli import client
 from termite.engine.errors import Reason
+from termite.engine.wire.protocol.control_requests import ControlAnswer
 
 UNSEEN = Reason.UNSEEN_PROGRAM.value
 NAMED_PROGRAMS = 3  # as many as a person reads in one line
 
 
-def unseen_lines(end: client.Reply) -> list[str]:
+def unseen_lines(end: ControlAnswer) -> list[str]:
     """Return a line about the commands that ran here because jobs may not see a program.
 
     Take them out of the other counts of `end`: they did what they do in a plain build.

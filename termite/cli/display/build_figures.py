@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from termite.cli.display.job_text import begin_s, cause_word, ran_on, run_time_s, slot_time_s
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
 
-Step = tuple[float, int]  # from this time on (seconds since the epoch), so many
+CountStep = tuple[float, int]  # from this time on (seconds since the epoch), so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _by_worker(jobs: Iterable[JobRecord]) -> dict[str, WorkerFigures]:
     return dict(sorted(found.items()))
 
 
-def steps(intervals: Iterable[tuple[float, float]]) -> list[Step]:
+def steps(intervals: Iterable[tuple[float, float]]) -> list[CountStep]:
     """Return how many of the intervals hold at each time: an entry for each change, in order.
 
     Each interval is its start and its end. The last entry has the count 0.
@@ -95,12 +95,12 @@ def steps(intervals: Iterable[tuple[float, float]]) -> list[Step]:
     return found
 
 
-def running_steps(jobs: Iterable[JobRecord]) -> list[Step]:
+def running_steps(jobs: Iterable[JobRecord]) -> list[CountStep]:
     """Return how many commands had been sent to workers and were not home yet, at each time."""
     return steps((job.sent_s, job.home_s) for job in jobs if ran_on(job))
 
 
-def waiting_steps(jobs: Iterable[JobRecord]) -> list[Step]:
+def waiting_steps(jobs: Iterable[JobRecord]) -> list[CountStep]:
     """Return how many jobs waited for a slot or for something else, at each time."""
     return steps((job.queued_s, job.sent_s or job.home_s) for job in jobs)
 

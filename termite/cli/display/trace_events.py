@@ -7,7 +7,7 @@ The format is the JSON of Chrome's trace events: complete events (`X`), counters
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from termite.cli.display.build_figures import Step, running_steps, slot_tracks, waiting_steps
+from termite.cli.display.build_figures import CountStep, running_steps, slot_tracks, waiting_steps
 from termite.cli.display.build_text import build_end_text
 from termite.cli.display.job_text import begin_s, cause_text, end_text, phases, ran_on
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
@@ -98,7 +98,7 @@ def _counters(jobs: Sequence[JobRecord], start_s: float) -> Iterator[TraceEvent]
             yield _counter("bytes", job.home_s, start_s, {"sent": sent, "received": received})
 
 
-def _steps(name: str, steps: Iterable[Step], start_s: float) -> Iterator[TraceEvent]:
+def _steps(name: str, steps: Iterable[CountStep], start_s: float) -> Iterator[TraceEvent]:
     for at_s, count in steps:
         yield _counter(name, at_s, start_s, {"jobs": count})
 

@@ -20,14 +20,14 @@ from termite.cli.doctor.trial_jobs import (
     try_worker,
 )
 from termite.cli.readers.host_list import AddedHost, added_hosts
+from termite.cli.readers.farm_questions import refuse_requests
 from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
 from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.host.machine import read_facts
 from termite.engine.wire.addresses import join_address, split_address
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
-from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Ping, Pong
-from termite.engine.wire.transport import Connection, SendChunk
+from termite.engine.wire.transport import Connection
 
 AT_ONCE = 32  # workers that are tried side by side
 
@@ -77,7 +77,7 @@ async def _list_workers(farm: Farm, note: Note) -> tuple[ListedWorker, ...] | No
     try:
         with trio.move_on_after(ANSWER_S) as patience:
             place = (farm.host, farm.port)
-            async with dial_coordinator(place, farm.secret, "doctor", _refuse, CONNECT_S) as connection:
+            async with dial_coordinator(place, farm.secret, "doctor", refuse_requests, CONNECT_S) as connection:
                 patience.deadline += ANSWER_S
                 note(Finding(area, "reach", Level.OK, "it answers, and has the same secret"))
                 await _check_clock(area, connection, note)
@@ -140,7 +140,3 @@ def judge_added_hosts(
             text = "you have added this host, and its worker is not registered"
             mend = f"termite-ctl upgrade {host.address}; if it is gone: termite-ctl remove -forget {host.address}"
             yield Finding(f"host {host.address}", "added", Level.FAILURE, text, mend)
-
-
-async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-    raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")

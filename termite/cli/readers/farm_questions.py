@@ -33,7 +33,7 @@ class Coordinator:
     async def connected(self) -> AsyncIterator["Desk"]:
         """Connect, and close the connection afterwards."""
         try:
-            async with dial_coordinator(self.address, self.secret, self.name, _refuse, CONNECT_S) as connection:
+            async with dial_coordinator(self.address, self.secret, self.name, refuse_requests, CONNECT_S) as connection:
                 yield Desk(connection, self.key)
         except Retryable as error:
             raise UserError(f"the coordinator does not answer: {coordinator_error_text(error)}") from error
@@ -82,5 +82,6 @@ def _wrong(answer: Message) -> UserError:
     return UserError(f"a coordinator answered {type(answer).__name__}", hint="it may have another version")
 
 
-async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+async def refuse_requests(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    """Refuse a request of a coordinator by raising RemoteProtocolError."""
     raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from termite.cli.client import Client, Reply
+from termite.cli.client import Client
 from termite.cli.display.trace_events import trace_object
 from termite.cli.web import pages
 from termite.cli.web.forms import check_form, error_page
@@ -28,7 +28,7 @@ from termite.cli.web.worker_pages import drain_form, report_part, worker_page
 from termite.engine.errors import UserError
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, as_object
 from termite.engine.history.past_builds import PastBuilds
-from termite.engine.wire.protocol.control_requests import AskDrain, AskWorker, ControlRequest
+from termite.engine.wire.protocol.control_requests import AskDrain, AskWorker, ControlAnswer, ControlRequest
 from termite.engine.wire.protocol.fleet_messages import WorkerReport
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class Site:
             return report_part(None, str(error))
         return Html(drain_form(name, self._token, is_drained=report.is_drained) + report_part(report))
 
-    async def _ask(self, request: ControlRequest) -> Reply:
+    async def _ask(self, request: ControlRequest) -> ControlAnswer:
         """Send a request to the master. Raise UserError if it does not answer well."""
         return await trio.to_thread.run_sync(lambda: Client(self._follower.path).ask(request, ASK_S))
 

@@ -34,7 +34,7 @@ class WritesOutside:
 
 
 @dataclass(slots=True)
-class _Place:
+class _WrittenPlace:
     """A place outside the tree in the present build.
 
     `texts` are those of the commands that ran here because of it, each with its directory.
@@ -51,7 +51,7 @@ class OutsideWrites:
         self._root = writable_root
         self._plugins = plugins
         self._places = OutsidePlaces(writable_root)
-        self._texts: dict[str, _Place] = {}
+        self._texts: dict[str, _WrittenPlace] = {}
         self._droppable: dict[bytes, DroppablePlaces] = {}
 
     def begin_build(self) -> None:
@@ -96,7 +96,7 @@ class OutsideWrites:
 
     def count(self, command: Command, place: str) -> None:
         """Note that the command runs on the master's machine because of `place`."""
-        texts = self._texts.setdefault(place, _Place()).texts
+        texts = self._texts.setdefault(place, _WrittenPlace()).texts
         if len(texts) < MAX_TEXTS:
             texts[command.text] = command.cwd
 

@@ -29,7 +29,7 @@ class Refusal(NamedTuple):
     place: str
 
 
-class RefusedCommands:
+class RefusalMemory:
     """The commands of a memory whose results were refused. Times are seconds since the epoch."""
 
     def __init__(self, memory: CommandMemory) -> None:

@@ -18,7 +18,7 @@ from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import SILENCE_S, Fleet, LeaseWish
-from termite.engine.fleet.silences import Silences
+from termite.engine.fleet.silences import SilentLeases
 from termite.engine.fleet.trouble import Trouble, trouble_of
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
@@ -99,7 +99,7 @@ class Pool:
         self._ended = Traffic()
         self.trouble: Trouble | None = None  # the last one, which may be the reason that no worker is available
         self._unreachable: Trouble | None = None  # the last one of the coordinator
-        self.silences = Silences()
+        self.silences = SilentLeases()
         self.coordinator = CoordinatorLink(config.coordinator, config.secret, config.master)
 
     async def run(self) -> None:

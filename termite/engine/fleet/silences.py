@@ -37,7 +37,7 @@ class SilenceChange:
     jobs: int
 
 
-class Silences:
+class SilentLeases:
     """The silent leases of a master's pool, and the changes so far, which are numbered from 1."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ class LiveStream:
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
-        self._frames = records.Frames()
+        self._frames = records.FrameBuffer()
         self._unread: deque[Event] = deque()
 
     def __aiter__(self) -> "LiveStream":

@@ -26,8 +26,6 @@ from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 READ_BYTES = 64 * 1024
 STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: the launcher's buffer is not larger
 
-Reply = dict[str, object]
-
 
 class LauncherGone(Exception):
     """A cancellation of the job: its launcher closed the connection, or asked to stop.
@@ -55,7 +53,7 @@ class Launcher:
         self.fd = connection.fileno()
         self.gone: LauncherGone | RemoteProtocolError | None = None  # why no more frames are read
         self._connection = connection
-        self._frames = records.Frames()
+        self._frames = records.FrameBuffer()
         self._unread: deque[tuple[bytes, bytes]] = deque()
         self._sending = trio.Lock()
         self._unsent = bytearray()  # frames, and the rest of one that did not fit into the socket

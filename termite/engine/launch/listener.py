@@ -16,12 +16,12 @@ import trio
 from termite.engine.errors import RemoteProtocolError, UserError, first_error
 from termite.engine.host.descriptors import Descriptors, has_half_the_reserve, shortage_text
 from termite.engine.launch import launcher_calls
-from termite.engine.launch.connection import Launcher, LauncherGone, Reply
+from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.control_requests import ControlRequest, parse_request
+from termite.engine.wire.protocol.control_requests import ControlAnswer, ControlRequest, parse_request
 
 ACCEPT_RETRY_S = 0.1  # descriptors or memory ran out; they come back when a job ends
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # A feed sends frames until it is cancelled. Its argument sends some, and may block.
 Feed = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
-ControlSession = Callable[[ControlRequest], Awaitable[Reply | Feed]]
+ControlSession = Callable[[ControlRequest], Awaitable[ControlAnswer | Feed]]
 Rest = Callable[[], Awaitable[None]]
 RestOfJob = Callable[[], Awaitable[Exit | None]]
 

@@ -24,7 +24,6 @@ from termite.engine.fleet.trouble import Trouble
 from termite.engine.fleet.worker_commands import answer_about_worker, answer_drain
 from termite.engine.fleet.worker_log import read_worker_log
 from termite.engine.host.log_tail import MOST_RECORDS
-from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession, Feed
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.user_notices.silence_notices import silence_report
@@ -40,6 +39,7 @@ from termite.engine.wire.protocol.control_requests import (
     AskWhy,
     AskWorker,
     BeginBuild,
+    ControlAnswer,
     ControlRequest,
     EndBuild,
 )
@@ -71,7 +71,7 @@ class ControlCommands:
         """
         build = _Build(self._master, self._sessions)
 
-        async def answer(request: ControlRequest) -> Reply | Feed:
+        async def answer(request: ControlRequest) -> ControlAnswer | Feed:
             match request:
                 case BeginBuild():
                     return self._start(build, request)
@@ -85,7 +85,7 @@ class ControlCommands:
         finally:
             build.close()
 
-    async def _answer(self, request: ControlRequest) -> Reply | Feed:
+    async def _answer(self, request: ControlRequest) -> ControlAnswer | Feed:
         """Answer a request that is about no build of its connection."""
         match request:
             case AskStatus():
@@ -108,7 +108,7 @@ class ControlCommands:
                 return self._master.recorder.serve_reader
         raise AssertionError(f"no answer to {request.command}")
 
-    def _status(self) -> Reply:
+    def _status(self) -> ControlAnswer:
         master = self._master
         leases = [
             {
@@ -146,12 +146,12 @@ class ControlCommands:
         traffic = master.pool.traffic()
         return report.status_report(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
 
-    async def _refresh(self) -> Reply:
+    async def _refresh(self) -> ControlAnswer:
         self._master.settled_check.request()
         await self._master.settled_check.wait()
         return {"journal": self._master.tree.number}
 
-    async def _logs(self, request: AskLogs) -> Reply:
+    async def _logs(self, request: AskLogs) -> ControlAnswer:
         """Return the last records of this master's log, or of a worker's, and the last number."""
         after, most, worker = request.after, request.most, request.worker
         if not 0 <= most <= MOST_RECORDS or after < 0:
@@ -162,7 +162,7 @@ class ControlCommands:
         tail = self._master.config.log_tail
         return {"records": [record.text for record in tail.records_after(after, most)], "number": tail.number}
 
-    def _start(self, build: _Build, request: BeginBuild) -> Reply:
+    def _start(self, build: _Build, request: BeginBuild) -> ControlAnswer:
         """Start a build, unless its commands could not run where the requester is.
 
         Raise UserError if that is the own path of a tree that is built elsewhere.
@@ -181,7 +181,7 @@ class ControlCommands:
         found = self._master.find_difference(request.vantage, request.cwd or "/")
         return found.value if found else ""
 
-    def _why(self, request: AskWhy) -> Reply:
+    def _why(self, request: AskWhy) -> ControlAnswer:
         master = self._master
         master.rule_file.refresh()
         error = master.rule_file.error
@@ -218,7 +218,7 @@ class _Build:
         self._sessions = sessions
         self._notes: BuildNotes | None = None
 
-    def start(self, request: BeginBuild) -> Reply:
+    def start(self, request: BeginBuild) -> ControlAnswer:
         """Request a check of the settled files, and return how to start the build tool.
 
         Raise UserError if no plugin knows the tool.
@@ -232,7 +232,7 @@ class _Build:
         self._master.settled_check.request()
         ours = self._master.machine.architecture
         foreign = [{"worker": name, "theirs": theirs, "ours": ours} for name, theirs in self._master.pop_foreign()]
-        reply: Reply = {"bad_rules": str(error) if error else "", "foreign": foreign}
+        reply: ControlAnswer = {"bad_rules": str(error) if error else "", "foreign": foreign}
         if not request.tool:
             return reply
         env, cwd = request.env, request.cwd or "/"
@@ -250,7 +250,7 @@ class _Build:
         command = (request.tool, *request.args)
         return self._master.recorder.start_build(request.tool, command, request.cwd or "/", request.env, request.pid)
 
-    async def end(self, request: EndBuild) -> Reply:
+    async def end(self, request: EndBuild) -> ControlAnswer:
         """Return the summary of everything that happened since the start.
 
         By then the records of the build are on the disk. `build` is its number there, or 0.
@@ -267,7 +267,7 @@ class _Build:
             "private": self._private(summary),
         }
 
-    def _outside(self, summary: Reply) -> list[Reply]:
+    def _outside(self, summary: ControlAnswer) -> list[ControlAnswer]:
         """Return the places outside the tree that commands write, each with how many.
 
         The rule of a place is "" if few commands write there.
@@ -276,7 +276,7 @@ class _Build:
         found = _named(outside.summarized(cast(dict[str, int], summary["outside"])), summary)
         return [{**named, "rule": outside.rule_for(place) if named["is_many"] else ""} for place, named in found]
 
-    def _private(self, summary: Reply) -> list[Reply]:
+    def _private(self, summary: ControlAnswer) -> list[ControlAnswer]:
         """Return the private places that commands name, each with how many."""
         places = Counter(cast(dict[str, int], summary["private"]))
         return [named for _, named in _named(places, summary)]
@@ -289,7 +289,7 @@ class _Build:
             self._notes = None
 
 
-def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:
+def _named(places: Counter[str], summary: ControlAnswer) -> list[tuple[str, ControlAnswer]]:
     """Return the places with the most commands, each with what a summary says of it."""
     commands = sum(cast(int, summary[kind]) for kind in ("remote", "local", "short", "cached", "failed"))
     many = report.frequent_places(places, commands)

@@ -21,7 +21,7 @@ from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites
 from termite.engine.decide.private_places import PrivatePlaces
-from termite.engine.decide.refused_commands import Refusal, RefusedCommands
+from termite.engine.decide.refused_commands import Refusal, RefusalMemory
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason, Retryable
@@ -141,7 +141,7 @@ class Master:
         self.memory = CommandMemory(config.short_store)
         self.short = ShortCommands(config.short_s, self.memory)
         self.private = PrivatePlaces(str(config.socket.parent), tree.find_private)
-        self.refused = RefusedCommands(self.memory)
+        self.refused = RefusalMemory(self.memory)
         self.outside = OutsideWrites(str(config.socket.parent), config.plugins)
         self.tool_places = ToolPlaces(tree, config.plugins)
         with suppress(Retryable):  # the first job looks again

@@ -38,7 +38,7 @@ from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Failed, Failure, GetDirectory, GetFile, Ping, Pong
-from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
+from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Peer, PeerEvent, Replied, Requested
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream, why_broken
 
@@ -69,7 +69,7 @@ class Connection:
         self._handler = handler
         self._protocol = Peer(client=client)
         self._scope = trio.CancelScope(shield=True)  # a body that is cancelled may still send frames
-        self._events: deque[Event] = deque()  # received, but not processed yet
+        self._events: deque[PeerEvent] = deque()  # received, but not processed yet
         self._loss = ""
         self._inboxes: dict[int, Inbox] = {}
         self._handlers: dict[int, trio.CancelScope] = {}
@@ -243,7 +243,7 @@ class Connection:
         except RemoteProtocolError as error:
             self._drop(error)
 
-    async def _take(self, event: Event) -> None:
+    async def _take(self, event: PeerEvent) -> None:
         match event:
             case Requested(stream=stream, message=Ping()):
                 if self._outbox.backlog_bytes > MOST_UNREAD_BYTES:

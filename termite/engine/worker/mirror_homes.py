@@ -48,7 +48,7 @@ class MirrorHome:
     number: int = 0
 
 
-class MirrorHomes:
+class MirrorHouse:
     """The homes of a worker's mirrors."""
 
     def __init__(self, cache: Path, tmpdir: Path, users: range | None) -> None:

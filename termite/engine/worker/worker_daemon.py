@@ -30,7 +30,7 @@ from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.strangers import Dropped, Strangers, source_of
 from termite.engine.worker.job_shares import SCRATCH_SHARE
-from termite.engine.worker.mirror_homes import MirrorHomes
+from termite.engine.worker.mirror_homes import MirrorHouse
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
 from termite.engine.worker.reports.lease_accounts import LeaseAccount, total_of, uses_of
@@ -127,7 +127,7 @@ class _GrantedLease:
 class _WorkerServer:
     def __init__(self, config: WorkerConfig, port: int) -> None:
         self.name = config.name or f"{os.uname().nodename}:{port}"
-        self.homes = MirrorHomes(config.cache, config.tmpdir, config.users)
+        self.homes = MirrorHouse(config.cache, config.tmpdir, config.users)
         self._config = config
         self._address = _address_for_masters(config, port)
         self._machine = read_facts()

@@ -22,7 +22,7 @@ from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.kernel.answers import FOREVER_S, absence, boundless, entry_of
 from termite.fuse.layers.warm_layer import WarmLayer
-from termite.fuse.running_jobs import RunningJobs
+from termite.fuse.running_jobs import JobTable
 from termite.fuse.stdin.stdin_pipe import StdinSource
 from termite.fuse.view.comparison import link_key
 from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
@@ -70,7 +70,7 @@ class MirrorOperations(pyfuse3.Operations):
 
     enable_writeback_cache = False
 
-    def __init__(self, files: MirroredFiles, jobs: RunningJobs, stdin_source: StdinSource, warm: WarmLayer) -> None:
+    def __init__(self, files: MirroredFiles, jobs: JobTable, stdin_source: StdinSource, warm: WarmLayer) -> None:
         super().__init__()
         self.requests = 0
         self._stdin_source = stdin_source

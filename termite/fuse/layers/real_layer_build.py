@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 import trio
 
-from termite.engine.model import Attr, Digest
+from termite.engine.model import Attr, Digest, is_directory
 from termite.engine.paths import join
 from termite.engine.sparse_content import SECTOR_BYTES
 from termite.engine.store.cas import Cas
 from termite.fuse import mirror_calls
 from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR, RealTree
 from termite.fuse.view.moved_names import Merged
-from termite.fuse.view.views import WHITEOUT, Layer, Listing, is_directory
+from termite.fuse.view.views import WHITEOUT, Layer, Listing
 
 # A layer up to this size is written without a thread. A name takes 10 us, and a thread 100 us.
 MAX_NAMES_WITHOUT_THREAD = 128

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.model import Attr, Digest
+from termite.engine.model import Attr, Digest, is_directory
 from termite.engine.store.cas import Cas
 from termite.fuse.content.fetch import Fetcher
 from termite.fuse.layers.prefetch import Prefetcher
@@ -25,7 +25,7 @@ from termite.fuse.layers.real_layer_build import RealLayerBuild, run_layer_build
 from termite.fuse.layers.real_tree import can_be_real
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.view.view_tree import Tree
-from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer, is_directory
+from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer
 
 MAX_REAL_FILE_BYTES = 8 * 1024**2  # few jobs open a larger one, and copying it costs more than their requests
 MAX_SPARSE_FILE_BYTES = 512 * 1024**2  # of data, in a file that has more holes than data

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.model import Attr, Change, Changeset, Digest, is_directory
 from termite.engine.paths import check_names, check_paths, is_within, join, split
 from termite.engine.wire.protocol.messages import Directory
-from termite.fuse.view.views import EMPTY, Listing, Need, is_directory
+from termite.fuse.view.views import EMPTY, Listing, Need
 
 # Digests of files with several names, 250 bytes each. Every version has one. Those of versions that
 # are gone are forgotten when the table has doubled since that was done last.

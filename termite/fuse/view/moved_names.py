@@ -26,14 +26,14 @@ nothing any more, and the tables forget its name. Otherwise they would grow with
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from termite.engine.model import Attr
+from termite.engine.model import Attr, is_directory
 from termite.engine.paths import from_below_up, join
-from termite.fuse.view.views import EMPTY, WHITEOUT, Layer, Listing, is_directory
+from termite.fuse.view.views import EMPTY, WHITEOUT, Layer, Listing
 
 GROWTH = 2  # a layer is merged with those above it if it has at most so many times their names
 MAX_LAYERS = 8  # with more of them, look-ups begin to cost
 
-Listings = Mapping[bytes, Listing]
+ByDirectory = Mapping[bytes, Listing]
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class MovedNames:
     above: int = 0  # number of layers in the stack that are newer than the newest delta
     is_old: bool = False  # the newest delta would show something wrong
     _stirred: set[bytes] = field(default_factory=set)  # loose names that the newest delta does not show as they are now
-    _shown: Listings = field(default_factory=dict)  # the names in the newest delta
+    _shown: ByDirectory = field(default_factory=dict)  # the names in the newest delta
     _cuts: set[bytes] = field(default_factory=set)
     _own: set[bytes] = field(default_factory=set)  # directories whose listing in `loose` no delta shares
 
@@ -252,7 +252,7 @@ def merge(layers: Iterable[Layer], hides: Callable[[bytes, bytes], bool]) -> Mer
     return Merged(listings, sources, frozenset(opaque))
 
 
-def _reaches(directory: bytes, listings: Listings, closed: frozenset[bytes]) -> bool:
+def _reaches(directory: bytes, listings: ByDirectory, closed: frozenset[bytes]) -> bool:
     """Return whether jobs see what a lower layer has in `directory`.
 
     They do if all names on the way down are directories in the layers above, and none is opaque.

@@ -38,11 +38,11 @@ from hashlib import sha256
 
 import msgspec
 
-from termite.engine.model import Attr, Digest
+from termite.engine.model import Attr, Digest, is_directory
 from termite.engine.paths import from_below_up, join, split
 from termite.fuse.view.master_facts import KnownTree
 from termite.fuse.view.moved_names import Merged, MovedNames, merge
-from termite.fuse.view.views import EMPTY, WHITEOUT, Base, Delta, Layer, Listing, Shown, View, is_directory
+from termite.fuse.view.views import EMPTY, WHITEOUT, Base, Delta, Layer, Listing, Shown, View
 
 DELTA_NAMES = 2000  # a larger delta costs more to keep than a new base costs to look up again
 REAL_NAMES = 20_000  # in real layers, where they cost memory, and time when layers are merged

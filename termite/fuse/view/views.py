@@ -8,7 +8,6 @@ layers are sparse: if a name is gone, they have a whiteout.
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeGuard
 
 from termite.engine.model import Attr
 
@@ -118,8 +117,3 @@ class View:
 # The attributes of a name (None: there is none), and the layers that show a directory there,
 # topmost first.
 Shown = tuple[Attr | None, tuple[Base | Delta | Layer, ...]]
-
-
-def is_directory(attr: Attr | None) -> TypeGuard[Attr]:
-    """Return whether this is a version of a directory; None is not."""
-    return attr is not None and stat.S_ISDIR(attr.mode)

@@ -65,7 +65,7 @@ def test_a_build_does_not_wait_for_a_master_that_does_not_answer(tmp_path: Path)
     begin = (
         "from termite.cli import client; from termite.cli.build_commands import front_end, make\n"
         "client.BUILD_ANSWER_S = 0.2\n"
-        "raise SystemExit(front_end.run_tool(make.TOOL, []))"
+        "raise SystemExit(front_end.run_tool(make.MAKE, []))"
     )
     env = {"PATH": "/usr/bin:/bin", "TERMITE_SOCKET": "s"}
     with socket.socket(socket.AF_UNIX) as listening:

@@ -41,7 +41,7 @@ def test_a_size_that_came_before_a_key_is_sent_before_it() -> None:
         ours.settimeout(20)
         ours.sendall(records.frame(records.READ, records.pack_records([("size", b"100")])))
         os.write(end, b"x\n")
-        frames, seen = records.Frames(), list[bytes]()
+        frames, seen = records.FrameBuffer(), list[bytes]()
         while not seen or seen[-1] != records.STDIN:
             received = ours.recv(4096)
             assert received

@@ -32,7 +32,7 @@ class Master:
 front_end._prepare = lambda *words, **more: (Master(), ["sh", "-c", "echo made >&2"], dict(os.environ))
 front_end.start_sweep = lambda: None
 try:
-    front_end.build_with(make.TOOL, "make", [], "")
+    front_end.build_with(make.MAKE, "make", [], "")
 finally:
     print("termite.cli.readers.web_address" in sys.modules)
 """

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from termite.engine.model import Attr
-from termite.fuse.running_jobs import RunningJob, RunningJobs
+from termite.fuse.running_jobs import JobTable, RunningJob
 from termite.fuse.view.views import Base, View
 
 
@@ -21,7 +21,7 @@ def started_job(number: int, pid: int) -> RunningJob:
 @pytest.mark.parametrize("is_waited_for", [False, True])
 def test_a_job_that_has_ended_owns_no_thread_of_a_namespace_with_its_number(*, is_waited_for: bool) -> None:
     """The ended job is still there, because its result is collected."""
-    jobs = RunningJobs()
+    jobs = JobTable()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         ended, running = started_job(1, process.pid), started_job(2, os.getpid())
         jobs.add(ended)

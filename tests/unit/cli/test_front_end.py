@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from termite.cli.build_commands.build import run_build
-from termite.cli.build_commands.cmake import Mode, build_directory, read_mode, run_cmake
+from termite.cli.build_commands.cmake import CmakeCall, build_directory, read_mode, run_cmake
 from termite.cli.build_commands.front_end import read_words, run_tool
-from termite.cli.build_commands.make import TOOL as MAKE
-from termite.cli.build_commands.ninja import TOOL as NINJA
+from termite.cli.build_commands.make import MAKE
+from termite.cli.build_commands.ninja import NINJA
 from termite.cli.build_commands.summary_lines import MISSES, place_lines, summary_parts
 from termite.cli.client import choose_root
 from termite.cli.subcommands.builds.why import without_launcher
@@ -64,20 +64,20 @@ def test_a_build_far_from_where_it_was_started_does_not_make_everything_writable
 @each_row(
     ("args", "mode"),
     [
-        ((), Mode.OTHER),
-        (("-S", ".", "-B", "build", "-G", "Ninja"), Mode.CONFIGURE),
-        (("--preset", "dev"), Mode.CONFIGURE),
-        ((".", "-LA"), Mode.CONFIGURE),
-        (("--build", "build", "-j4"), Mode.BUILD),
-        (("--workflow", "--preset", "dev"), Mode.BUILD),
-        (("--install", "build"), Mode.OTHER),
-        (("-E", "env", "cmake", "--build", "x"), Mode.OTHER),
-        (("-DA=b", "-P", "script.cmake"), Mode.OTHER),
-        (("--help-command", "project"), Mode.OTHER),
-        (("--version",), Mode.OTHER),
+        ((), CmakeCall.OTHER),
+        (("-S", ".", "-B", "build", "-G", "Ninja"), CmakeCall.CONFIGURE),
+        (("--preset", "dev"), CmakeCall.CONFIGURE),
+        ((".", "-LA"), CmakeCall.CONFIGURE),
+        (("--build", "build", "-j4"), CmakeCall.BUILD),
+        (("--workflow", "--preset", "dev"), CmakeCall.BUILD),
+        (("--install", "build"), CmakeCall.OTHER),
+        (("-E", "env", "cmake", "--build", "x"), CmakeCall.OTHER),
+        (("-DA=b", "-P", "script.cmake"), CmakeCall.OTHER),
+        (("--help-command", "project"), CmakeCall.OTHER),
+        (("--version",), CmakeCall.OTHER),
     ],
 )
-def test_what_a_call_of_cmake_does_is_read_as_cmake_reads_it(args: tuple[str, ...], mode: Mode) -> None:
+def test_what_a_call_of_cmake_does_is_read_as_cmake_reads_it(args: tuple[str, ...], mode: CmakeCall) -> None:
     assert read_mode(args) is mode
 
 

@@ -12,7 +12,7 @@ import trio.testing
 from termite.engine.errors import FsError, Reason, RemoteBug, RemoteProtocolError, Retryable, Stale
 from termite.engine.model import Attr, StdinFile
 from termite.fuse.kernel.ops import answered
-from termite.fuse.running_jobs import RunningJob, RunningJobs
+from termite.fuse.running_jobs import JobTable, RunningJob
 from termite.fuse.view.comparison import CopyUps
 from termite.fuse.view.views import Base, View
 from tests.unit.tables import each_row
@@ -41,7 +41,7 @@ async def _expect_eio(running: RunningJob) -> None:
 
 
 async def test_the_owner_of_a_thread_is_found_by_its_pid_namespace() -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     running = job()
     assert jobs.owner(os.getpid()) is None
     jobs.add(running)
@@ -50,7 +50,7 @@ async def test_the_owner_of_a_thread_is_found_by_its_pid_namespace() -> None:
 
 
 async def test_a_copy_is_noted_for_the_job_that_made_it_or_for_all_if_that_is_unknown() -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     ours, other = job(1), job(2)
     other.started(0)
     jobs.add(ours)
@@ -63,7 +63,7 @@ async def test_a_copy_is_noted_for_the_job_that_made_it_or_for_all_if_that_is_un
 
 
 async def test_the_input_of_a_job_that_ended_is_to_be_forgotten_once() -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     for number in (1, 2, 3):
         running = job(number)
         running.stdin_file = None if number == 2 else StdinFile(0o100644, 0, 0, 4096, 0)
@@ -79,7 +79,7 @@ async def _fail_stale() -> None:
 
 
 async def test_a_stale_file_stops_its_job() -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     met = job(1)
     jobs.add(met)
     with pytest.raises(FsError) as caught:
@@ -91,7 +91,7 @@ async def test_a_stale_file_stops_its_job() -> None:
 
 
 async def test_a_stale_file_of_an_unknown_thread_stops_all_jobs() -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     running = [job(1), job(2)]
     for each in running:
         jobs.add(each)
@@ -105,7 +105,7 @@ async def _fail_full() -> None:
 
 
 async def test_an_error_of_the_worker_stops_its_job() -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     met = job(1)
     jobs.add(met)
     with pytest.raises(FsError) as caught:
@@ -118,7 +118,7 @@ async def test_an_error_of_the_worker_stops_its_job() -> None:
 
 
 async def test_an_error_of_the_worker_for_an_unknown_thread_stops_every_job_that_runs() -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     running = [job(1), job(2)]
     for one in running:
         jobs.add(one)
@@ -139,7 +139,7 @@ async def test_an_error_of_the_worker_for_an_unknown_thread_stops_every_job_that
     ],
 )
 def test_every_error_that_is_given_back_has_a_reason(error: Exception, reason: Reason) -> None:
-    jobs = RunningJobs()
+    jobs = JobTable()
     met = job(1)
     jobs.add(met)
     jobs.give_back(0, error)
@@ -153,7 +153,7 @@ class FakeHandlers:
     """Requests that fail with `error`."""
 
     def __init__(self, error: Exception) -> None:
-        self.jobs = RunningJobs()
+        self.jobs = JobTable()
         self._error = error
 
     @answered

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from termite.cli.canonical.moves import join_here
-from termite.cli.client import Reply, connect_here
+from termite.cli.client import connect_here
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
 from termite.cli.subcommands.builds.log import JOBS_HINT, doubt_lines, find_jobs
@@ -15,7 +15,7 @@ from termite.cli.subcommands.registry import Subcommand
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.decide.logic.switches import LOCAL, NEVER
 from termite.engine.errors import UserError, words_of
-from termite.engine.wire.protocol.control_requests import AskWhy
+from termite.engine.wire.protocol.control_requests import AskWhy, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 
@@ -96,14 +96,14 @@ def without_launcher(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return rest, notes
 
 
-def why_lines(why: Reply) -> list[str]:
+def why_lines(why: ControlAnswer) -> list[str]:
     lines = [f"command    {why['text']}"]
     lines.append(f"plugin     {why['plugin'] or 'none: rules are matched with the command as you gave it'}")
-    rule = cast(Reply | None, why["rule"])
+    rule = cast(ControlAnswer | None, why["rule"])
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, so it succeeds at once"]
     took_s, short_s = cast(float | None, why.get("took_s")), cast(float, why.get("short_s", 0.0))
-    if tied := cast(Reply | None, why["tied"]):
+    if tied := cast(ControlAnswer | None, why["tied"]):
         reason, place = words_of(str(tied["reason"])), str(tied["place"])
         named = f"{reason}: {place}" if place else reason
         return [*lines, "place      local, whatever a rule says", f"reason     {named}"]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from termite.cli.amounts import counted, size_text
-from termite.cli.client import Reply
 from termite.cli.leftovers.footprints import living_places
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, ROOT_CACHE, default_cache, own_directory
@@ -25,6 +24,7 @@ from termite.engine.errors import Retryable, UserError
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
 from termite.engine.private_directories import DIRECTORY, is_abandoned, remove_tree
 from termite.engine.recall.result_store import DISK_SHARE, ResultStore
+from termite.engine.wire.protocol.control_requests import ControlAnswer
 from termite.engine.wire.protocol.foreign_text import printable
 
 RESULTS = "results"  # the kind of the store of results
@@ -226,7 +226,7 @@ def _open_results(path: Path) -> Iterator[ResultStore]:
         store.close()
 
 
-def _facts_of(store: KeptStore, size_bytes: int, files: int) -> Reply:
+def _facts_of(store: KeptStore, size_bytes: int, files: int) -> ControlAnswer:
     return {
         "store": store.kind,
         "path": str(store.path),

@@ -4,10 +4,10 @@ import time
 from argparse import Namespace
 
 from termite.cli.amounts import parse_count
-from termite.cli.client import Client, NoMaster, Reply, connect_here
+from termite.cli.client import Client, NoMaster, connect_here
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.wire.protocol.control_requests import AskLogs
+from termite.engine.wire.protocol.control_requests import AskLogs, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 POLL_S = 0.5
@@ -33,11 +33,11 @@ def _run(flags: Namespace) -> int:
     return 0
 
 
-def _next(master: Client, worker: str, number: int) -> Reply:
+def _next(master: Client, worker: str, number: int) -> ControlAnswer:
     return master.ask(AskLogs(worker, number, AT_ONCE))
 
 
-def _show(answer: Reply) -> int:
+def _show(answer: ControlAnswer) -> int:
     """Print the records of an answer, and return the number of the last one."""
     for record in answer["records"]:
         for line in str(record).split("\n"):

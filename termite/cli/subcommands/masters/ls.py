@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from termite.cli.client import Client, NoMaster, Reply
+from termite.cli.client import Client, NoMaster
 from termite.cli.leftovers.footprints import is_elsewhere, living_places
 from termite.cli.parser import Parser
 from termite.cli.readers.host_list import AddedHost, added_hosts
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import RemoteProtocolError, UserError
-from termite.engine.wire.protocol.control_requests import AskStatus
+from termite.engine.wire.protocol.control_requests import AskStatus, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import printable
 
 ANSWER_S = 2.0  # a master that stands still must not hide the others
@@ -25,7 +25,7 @@ class ListedMaster(NamedTuple):
 
     tree: str
     pid: int
-    status: Reply | None
+    status: ControlAnswer | None
     silence: str = ""
 
 
@@ -66,7 +66,7 @@ def _masters() -> Iterator[ListedMaster]:
             yield ListedMaster(tree, client.pid, None, str(error))
 
 
-def _facts_of(master: ListedMaster) -> Reply:
+def _facts_of(master: ListedMaster) -> ControlAnswer:
     if master.status is None:
         return {"tree": master.tree, "pid": master.pid, "silence": master.silence}
     status = master.status

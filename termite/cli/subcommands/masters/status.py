@@ -5,12 +5,12 @@ from argparse import Namespace
 from typing import cast
 
 from termite.cli.amounts import counted, size_text
-from termite.cli.client import Reply, connect_here
+from termite.cli.client import connect_here
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import words_of
 from termite.engine.status.silent_rows import silent_rows
-from termite.engine.wire.protocol.control_requests import AskStatus
+from termite.engine.wire.protocol.control_requests import AskStatus, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 OF_A_LEASE = ("GetLog", "OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job
@@ -33,7 +33,7 @@ def _jobs_text(jobs: dict[str, int]) -> str:
     return f"{jobs['remote']} on workers, {here}, {known}{jobs['running']} running"
 
 
-def _status_text(status: Reply) -> str:
+def _status_text(status: ControlAnswer) -> str:
     jobs = cast(dict[str, int], status["jobs"])
     slots = cast(dict[str, int], status["slots"])
     local = cast(dict[str, int], status["local_slots"])
@@ -66,7 +66,7 @@ def _status_text(status: Reply) -> str:
     if status["elsewhere"] and not _is_moved(status):
         rows.append(("elsewhere", _elsewhere_text(str(status["elsewhere"]))))
     if status["trouble"]:
-        rows.append(("trouble", str(cast(Reply, status["trouble"])["text"])))
+        rows.append(("trouble", str(cast(ControlAnswer, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{printable(text, LONGEST_LINE)}" for name, text in rows)
 
 
@@ -74,16 +74,16 @@ def _elsewhere_text(reason: str) -> str:
     return f"termite-ctl was {words_of(reason)}: builds that start here run on this machine"
 
 
-def _is_moved(status: Reply) -> bool:
+def _is_moved(status: ControlAnswer) -> bool:
     return bool(status.get("own_path", status["root"]) != status["root"])  # a master of an earlier version has none
 
 
-def _tree_text(status: Reply) -> str:
+def _tree_text(status: ControlAnswer) -> str:
     return f"{status['own_path']}, built at {status['root']}" if _is_moved(status) else str(status["root"])
 
 
-def _worker_rows(status: Reply) -> list[tuple[str, str]]:
-    workers = cast(list[Reply], status["workers"])
+def _worker_rows(status: ControlAnswer) -> list[tuple[str, str]]:
+    workers = cast(list[ControlAnswer], status["workers"])
     rows = [("worker", f"{one['name']}: {one['running']} of {one['slots']} slots busy") for one in workers]
     blind = [one["name"] for one in workers if one.get("cannot_trace")]
     rows += [("trace", f"{name} cannot note the paths of commands") for name in blind]
@@ -95,9 +95,9 @@ def _worker_rows(status: Reply) -> list[tuple[str, str]]:
     return rows
 
 
-def _shared_rows(status: Reply) -> list[tuple[str, str]]:
+def _shared_rows(status: ControlAnswer) -> list[tuple[str, str]]:
     """Return the row of the shared store, if there is one."""
-    found = cast(Reply | None, status.get("shared_store"))
+    found = cast(ControlAnswer | None, status.get("shared_store"))
     if found is None:
         return []
     state = "does not answer" if found["is_off"] else "takes nothing from you" if found["refuses"] else "answers"
@@ -106,7 +106,7 @@ def _shared_rows(status: Reply) -> list[tuple[str, str]]:
     return [("shared", f"{found['address']} {state}: {counts}{refused}")]
 
 
-def _requests_text(status: Reply) -> str:
+def _requests_text(status: ControlAnswer) -> str:
     """Return the mean number of requests of a job: to the worker's mirror, and on the wire."""
     remote = cast(dict[str, int], status["jobs"])["remote"]
     if not remote:

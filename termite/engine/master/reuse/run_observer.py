@@ -16,7 +16,7 @@ from termite.engine.recall.known.known_table import Known, NotKnown
 from termite.engine.recall.logic.changed_inputs import ChangedInput, InputChanges
 from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.dependencies import (
-    Dependencies,
+    DependencySet,
     EndedJob,
     NotStorable,
     Obstacle,
@@ -36,7 +36,7 @@ MOST_ROUNDS = 50  # in which facts of the tree are got; each one may lead to fur
 log = logging.getLogger(__name__)
 
 # Raises FactsMissing.
-AskTable = Callable[[Dependencies, TreeFacts], Known | NotKnown]
+AskTable = Callable[[DependencySet, TreeFacts], Known | NotKnown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ObservedRun:
     names what is to blame, as a path with its slash.
     """
 
-    dependencies: Dependencies | None = None
+    dependencies: DependencySet | None = None
     changed: bytes = b""
     tools: Mapping[bytes, bytes] = field(default_factory=dict)
     changes: Sequence[Change] = ()
@@ -154,7 +154,7 @@ class RunObserver:
         await self._reader.supply(missing)
 
 
-def _tools_of(job: EndedJob, found: Dependencies, facts: TreeFacts) -> dict[bytes, bytes]:
+def _tools_of(job: EndedJob, found: DependencySet, facts: TreeFacts) -> dict[bytes, bytes]:
     """Return the digests of the executed programs. Raise FactsMissing."""
     made = {change.path: change.attr for change in job.changes}
     tools = {}

@@ -36,8 +36,8 @@ from termite.engine.recall.shared_store.circuit_breaker import (
 from termite.engine.recall.shared_store.shared_records import (
     AskedResult,
     ProofHere,
+    ProvedResult,
     RunGround,
-    SharedResult,
     find_obstacle,
 )
 from termite.engine.recall.shared_store.shared_results import (
@@ -181,7 +181,7 @@ class SharedCache:
     def _bring_contents(self, row: ResultRow, timeout_s: float) -> None:
         self._results.bring_contents(row, self._local, timeout_s)
 
-    async def _keep(self, asked: AskedResult, shared: SharedResult) -> str:
+    async def _keep(self, asked: AskedResult, shared: ProvedResult) -> str:
         found = FoundResult(asked.weak, asked.candidate, shared.row, {}, shared.evidence)
         async with self._turn:
             kept = await trio.to_thread.run_sync(keep_shared, self._local, found, int(time.time()))

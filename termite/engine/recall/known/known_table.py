@@ -16,7 +16,7 @@ from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.paths import is_within, split
 from termite.engine.recall.known.shell_tools import SHELL_TOOLS, SPECIAL_BUILTINS, shell_commands, started_words
 from termite.engine.recall.known.shell_words import LOCAL_NAME, NotSimple, SimpleCommand
-from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, Dependencies
+from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, DependencySet
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
 from termite.engine.recall.logic.uses import EXEC, READ, WHOLE
@@ -67,7 +67,7 @@ class CommandFacts:
     """
 
     identity: CommandIdentity
-    dependencies: Dependencies
+    dependencies: DependencySet
     messages: bytes
 
 
@@ -283,7 +283,7 @@ def _check_programs(
     return executed
 
 
-def _check_asked(tools: Iterable[KnownTool], dependencies: Dependencies) -> None:
+def _check_asked(tools: Iterable[KnownTool], dependencies: DependencySet) -> None:
     allowed = [pattern for tool in tools for pattern in tool.asks]
     for asked in dependencies.asked:
         name = asked.decode(errors="surrogateescape")

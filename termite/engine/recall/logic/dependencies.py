@@ -13,7 +13,7 @@ import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from termite.engine.model import Attr, Change
+from termite.engine.model import Attr, Change, is_directory
 from termite.engine.paths import from_below_up, is_within, split
 from termite.engine.recall.logic.name_walk import NameWalk, Reached, Steps
 from termite.engine.recall.logic.overwriters import always_overwrite, is_loader
@@ -36,7 +36,6 @@ from termite.engine.recall.logic.uses import (
     WHOLE,
     Dependency,
     PathSet,
-    is_present_directory,
     is_present_file,
 )
 from termite.engine.tree.logic.times import Timing
@@ -97,7 +96,7 @@ class EndedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Dependencies:
+class DependencySet:
     """All that a job depended on.
 
     `tools` are the files that it executed, and the interpreters of scripts. `asked` has the paths
@@ -115,7 +114,7 @@ class Dependencies:
     carried: tuple[CarriedTime, ...] = ()
 
 
-def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
+def find_dependencies(job: EndedJob, facts: TreeFacts) -> DependencySet:
     """Return what the job depended on.
 
     Raise FactsMissing if a fact of the tree is missing, and NotStorable if the trace cannot tell.
@@ -143,11 +142,11 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
     facts.check()
     called = tuple(access.path.strip(b"/") for access in job.trace.accesses if int(access.kinds) & _EXEC)
     has_set_times = _has_set_times(job, found.before, {pair.output for pair in carried})
-    return Dependencies(path_set, tuple(found.tools), tuple(found.asked), has_set_times, called, carried)
+    return DependencySet(path_set, tuple(found.tools), tuple(found.asked), has_set_times, called, carried)
 
 
 @dataclass(slots=True)
-class _Place:
+class _NamedPlace:
     """A path without symlinks that the job named, under however many names.
 
     `at` is the position of its first use in the trace. `before` is what was there before the job.
@@ -170,7 +169,7 @@ class _Finding:
     walk: NameWalk = field(init=False)
     changed: Mapping[bytes, Change] = field(init=False)
     before: dict[bytes, Attr | None] = field(init=False)  # of the changed paths
-    places: dict[bytes, _Place] = field(default_factory=dict)
+    places: dict[bytes, _NamedPlace] = field(default_factory=dict)
     uses: dict[bytes, int] = field(default_factory=dict)
     asked: dict[bytes, None] = field(default_factory=dict)
     tools: dict[bytes, None] = field(default_factory=dict)
@@ -187,7 +186,7 @@ class _Finding:
         self.changed = {
             change.path: change
             for change in self.job.changes
-            if not (is_present_directory(change.attr) and is_present_directory(self.before[change.path]))
+            if not (is_directory(change.attr) and is_directory(self.before[change.path]))
         }
 
     def note(self, access: PathAccess) -> None:
@@ -220,7 +219,7 @@ class _Finding:
                 self._add(path, use)
         place = self.places.get(end.real)
         if place is None:
-            self.places[end.real] = _Place(end.real, len(self.places), end.attr, first, kinds, end.is_entry)
+            self.places[end.real] = _NamedPlace(end.real, len(self.places), end.attr, first, kinds, end.is_entry)
         else:
             place.kinds |= kinds
 
@@ -228,7 +227,7 @@ class _Finding:
         if use:
             self.uses[path] = self.uses.get(path, 0) | use
 
-    def note_interpreters(self, place: _Place) -> None:
+    def note_interpreters(self, place: _NamedPlace) -> None:
         """Note the interpreters of a program: a script's, and that program's loader."""
         path, attr = place.real, place.before
         change = self.changed.get(path)
@@ -281,7 +280,7 @@ class _Finding:
             paths = [path for path in paths if temporary.isdisjoint(from_below_up(path))]
         return PathSet(tuple(map(self._dependency, paths)))
 
-    def _use_of_output(self, place: _Place, change: Change, *, is_overwriter: bool) -> int:
+    def _use_of_output(self, place: _NamedPlace, change: Change, *, is_overwriter: bool) -> int:
         directory = self.facts.find(split(place.real)[0]) if place.is_entry else None
         return use_of_output(
             place.first,
@@ -292,7 +291,7 @@ class _Finding:
             is_closed=directory is not None and not directory.mode & 0o200,
         )
 
-    def _is_temporary(self, place: _Place) -> bool:
+    def _is_temporary(self, place: _NamedPlace) -> bool:
         is_gone = place.before is None and place.is_entry and place.real not in self.changed
         return is_gone and is_temporary(split(place.real)[1], place.first)
 

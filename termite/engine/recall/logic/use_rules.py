@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from termite.engine.model import Attr, Change
+from termite.engine.model import Attr, Change, is_directory
 from termite.engine.recall.logic.traced_paths import AccessKind
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import (
@@ -27,7 +27,6 @@ from termite.engine.recall.logic.uses import (
     TIME,
     TYPE,
     WHOLE,
-    is_present_directory,
     is_present_file,
 )
 
@@ -85,7 +84,7 @@ def use_of_output(
     `is_overwriter`: the job overwrites its outputs although it looks at them first. `is_closed`:
     the directory may not be written, so that removing or replacing the file has failed.
     """
-    if is_present_directory(before):
+    if is_directory(before):
         return TYPE | MODE | LIST
     is_writable = before is None or bool(stat.S_ISREG(before.mode) and before.mode & 0o200)
     is_fresh = first & (_CREATE | _TRUNC) and not first & (_READ | _WRITE | _EXCL)

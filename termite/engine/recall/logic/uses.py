@@ -69,11 +69,6 @@ def pack_path_set(path_set: PathSet) -> tuple[bytes, bytes]:
     return hashlib.sha256(packed).digest(), packed
 
 
-def is_present_directory(attr: Attr | None) -> bool:
-    """Return whether these are the attributes of a directory; None, of nothing, are not."""
-    return attr is not None and stat.S_ISDIR(attr.mode)
-
-
 def is_present_file(attr: Attr | None) -> bool:
     """Return whether these are the attributes of a regular file; None, of nothing, are not."""
     return attr is not None and stat.S_ISREG(attr.mode)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from termite.engine.recall.logic.concurrent_changes import ConcurrentChanges
 from termite.engine.recall.logic.dependencies import (
-    Dependencies,
+    DependencySet,
     EndedJob,
     NotStorable,
     Obstacle,
@@ -25,7 +25,7 @@ class Observation:
     not known. `blind` is b"" if the result has times that the command has set.
     """
 
-    dependencies: Dependencies
+    dependencies: DependencySet
     row: PathSetRow
     states: Sequence[State]
     timed: bytes
@@ -41,7 +41,7 @@ def observe(job: EndedJob, weak: bytes, facts: TreeFacts, meanwhile: ConcurrentC
     return make_observation(find_dependencies(job, facts), weak, facts, meanwhile)
 
 
-def make_observation(found: Dependencies, weak: bytes, facts: TreeFacts, meanwhile: ConcurrentChanges) -> Observation:
+def make_observation(found: DependencySet, weak: bytes, facts: TreeFacts, meanwhile: ConcurrentChanges) -> Observation:
     """Return what is stored about a job with these dependencies, and raise as `observe` does."""
     if (changed := meanwhile.changed_input(found.path_set)) is not None:
         raise NotStorable(Obstacle.CHANGED, b"/" + changed)

@@ -36,7 +36,6 @@ BATCH_BYTES = 3 * 1024 * 1024  # servers take messages of 4 MiB, with all that i
 BATCH_BLOBS = 500
 PIECE_BYTES = 1024 * 1024  # of a long content
 INLINE_RECORD_BYTES = 256 * 1024  # a longer record is a content of its own
-MOST_RECORD_BYTES = BATCH_BYTES
 EMPTY = Digest(hashlib.sha256().digest(), 0)
 # The second one: the channel is closed, because the master ends.
 _ERRORS = (grpc.RpcError, ValueError)
@@ -132,7 +131,7 @@ class ApiClient:
         if answer.stdout_raw or not answer.HasField("stdout_digest"):
             return bytes(answer.stdout_raw) or None
         digest = _unpacked(answer.stdout_digest)
-        if not 0 < digest.size <= MOST_RECORD_BYTES:
+        if not 0 < digest.size <= BATCH_BYTES:
             return None
         return next((content for _, content in self.get_contents([digest], timeout_s)), None)
 

@@ -47,7 +47,7 @@ class SharedPathSet(msgspec.Struct, frozen=True, array_like=True):
     row: PathSetRow
 
 
-class SharedResult(msgspec.Struct, frozen=True, array_like=True):
+class ProvedResult(msgspec.Struct, frozen=True, array_like=True):
     """A result with all that has proved it.
 
     `evidence` is what the writer knew of its shape. `ground` is where the command ran.
@@ -115,7 +115,7 @@ def result_name(row: ResultRow) -> RecordName | None:
     return RecordName(RecordKind.RESULT, strong) if strong else None
 
 
-def find_obstacle(shared: SharedResult, asked: AskedResult, here: ProofHere) -> Unusable | None:
+def find_obstacle(shared: ProvedResult, asked: AskedResult, here: ProofHere) -> Unusable | None:
     """Return why a result must not be used here, or None if it may."""
     row = shared.row
     by_times = bool(row.timed) and row.timed == asked.timed
@@ -145,10 +145,10 @@ def evidence_of(row: ResultRow, shape: Shape, *, is_known: bool) -> Shape:
     return Shape(sees_times=shape.sees_times) if is_known else shape
 
 
-def open_result(packed: bytes, name: RecordName, trusted: Mapping[bytes, str]) -> SharedResult:
+def open_result(packed: bytes, name: RecordName, trusted: Mapping[bytes, str]) -> ProvedResult:
     """Return a signed result, whose job names its writer. Raise Distrusted."""
     body, writer = open_signed(packed, name, trusted)
-    shared = unpack_value(body, SharedResult)
+    shared = unpack_value(body, ProvedResult)
     if shared is None or shared.format != FORMAT:
         raise Distrusted(Distrust.FORM)
     result = msgspec.structs.replace(shared.row.result, job=f"{shared.row.result.job} ({writer})")
@@ -194,7 +194,7 @@ def merged_path_sets(packed: bytes, signed: bytes, name: RecordName, trusted: Ma
     return msgspec.msgpack.encode(kept[:MOST_PATH_SETS])
 
 
-def packed_record(record: SharedPathSet | SharedResult | SharedRefusal) -> bytes:
+def packed_record(record: SharedPathSet | ProvedResult | SharedRefusal) -> bytes:
     """Return the body of a record, to be signed."""
     return pack_value(record)
 

@@ -25,10 +25,10 @@ from termite.engine.recall.shared_store.circuit_breaker import StoreFailed
 from termite.engine.recall.shared_store.shared_records import (
     MOST_RESULT_BYTES,
     AskedResult,
+    ProvedResult,
     RunGround,
     SharedPathSet,
     SharedRefusal,
-    SharedResult,
     evidence_of,
     is_refusal,
     merged_path_sets,
@@ -113,7 +113,7 @@ class SharedResults:
             self._note_distrust(reason, name)
         return found
 
-    def results(self, asked: Sequence[AskedResult], timeout_s: float) -> list[tuple[AskedResult, SharedResult]]:
+    def results(self, asked: Sequence[AskedResult], timeout_s: float) -> list[tuple[AskedResult, ProvedResult]]:
         """Return the results of trusted writers among those that were asked for, in that order."""
         names = [(one, name) for one in asked for name in one.names]
         records = self._client.get_records([name for _, name in names], timeout_s)
@@ -191,7 +191,7 @@ class SharedResults:
     def _send_result(self, key: WriterKey, draft: ResultDraft, local: ResultStore, timeout_s: float) -> None:
         name = result_name(draft.row)
         assert name is not None, "such a result is no draft"
-        shared = SharedResult(FORMAT, draft.weak, draft.row, draft.evidence, draft.ground)
+        shared = ProvedResult(FORMAT, draft.weak, draft.row, draft.evidence, draft.ground)
         record = key.sign(name, packed_record(shared))
         contents = draft.row.result.blobs.values()
         if len(record) > MOST_RECORD_BYTES or sum(digest.size for digest in contents) > MOST_RESULT_BYTES:

@@ -15,7 +15,7 @@ from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.tools.private_entries import is_asked_for, is_within_reach
-from termite.engine.tree.tools.programs import way_to
+from termite.engine.tree.tools.programs import IsShown, way_to
 from termite.engine.tree.tools.slow_mounts import SlowMounts, slow_mounts
 
 MOST_SEALS = 4096  # each is a name that stays shown as long as the master
@@ -23,7 +23,6 @@ MOST_FOLLOWED = 1000  # symlinks of one check: each costs some 30 system calls
 MOST_JUDGED = 20_000  # targets, 200 bytes each; then all are forgotten
 MOST_DIRECTORIES = 20_000  # with symlinks to sealed files; then each counts as one of them
 
-IsShown = Callable[[bytes], bool]
 Target = tuple[bytes, bytes]  # the directory from which it counts (b"" if it is absolute), and its text
 
 

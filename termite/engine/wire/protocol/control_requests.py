@@ -19,6 +19,8 @@ TYPE_CHECKING = False  # not typing's: that import takes too long
 if TYPE_CHECKING:
     from typing import Any
 
+ControlAnswer = dict[str, "Any"]  # the answer to a request, as JSON
+
 OTHER_VERSION = "the master may have another version: termite-ctl shutdown ends it"
 
 

@@ -64,7 +64,7 @@ class Cancelled(msgspec.Struct, frozen=True):
     stream: int
 
 
-Event = Requested | Replied | Chunked | Credited | Cancelled
+PeerEvent = Requested | Replied | Chunked | Credited | Cancelled
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ class Peer:
         asked.given_up = True
         return encode_frame(Kind.CANCEL, stream, b"")
 
-    def receive(self, received: bytes) -> Iterator[Event]:
+    def receive(self, received: bytes) -> Iterator[PeerEvent]:
         """Take in bytes of the other side, and yield the events that they cause.
 
         Raise RemoteProtocolError, upon which the connection is dropped, if they break the protocol.
@@ -193,7 +193,7 @@ class Peer:
         """The numbers of requests of ours, and of the other side, that wait for their answers."""
         return len(self._asked), len(self._answering)
 
-    def _take(self, frame: Frame) -> Event | None:
+    def _take(self, frame: Frame) -> PeerEvent | None:
         match frame.kind:
             case Kind.REQUEST:
                 return self._take_request(frame)
@@ -209,7 +209,7 @@ class Peer:
                 self._take_part(frame)
                 return None
 
-    def _take_request(self, frame: Frame) -> Event:
+    def _take_request(self, frame: Frame) -> PeerEvent:
         stream = frame.stream
         if self._joined is None or self._joined.stream != stream:
             self._open(stream)
@@ -224,7 +224,7 @@ class Peer:
             raise RemoteProtocolError(f"more than {MAX_OPEN} requests at once")
         self._their_last = stream
 
-    def _take_reply(self, frame: Frame) -> Event | None:
+    def _take_reply(self, frame: Frame) -> PeerEvent | None:
         asked = self._asked_on(frame)
         message = self._whole(_decode(_decode_reply, frame), frame)
         del self._asked[frame.stream]
@@ -257,7 +257,7 @@ class Peer:
         self._joined = None
         return joined.finish(message, len(frame.payload))
 
-    def _take_chunk(self, frame: Frame) -> Event | None:
+    def _take_chunk(self, frame: Frame) -> PeerEvent | None:
         asked = self._asked.get(frame.stream)
         if asked is None or not asked.chunks:
             raise RemoteProtocolError(f"a chunk on stream {frame.stream}, where none was asked for")
@@ -266,7 +266,7 @@ class Peer:
             raise RemoteProtocolError(f"more chunks on stream {frame.stream} than it has credit for")
         return None if asked.given_up else Chunked(frame.stream, frame.payload)
 
-    def _take_credit(self, frame: Frame) -> Event | None:
+    def _take_credit(self, frame: Frame) -> PeerEvent | None:
         answering = self._their_stream(frame)
         if answering is None:
             return None
@@ -276,7 +276,7 @@ class Peer:
         answering.room += credit
         return Credited(frame.stream)
 
-    def _take_cancel(self, frame: Frame) -> Event | None:
+    def _take_cancel(self, frame: Frame) -> PeerEvent | None:
         if self._joined is not None and self._joined.stream == frame.stream and self._is_theirs(frame.stream):
             self._joined = None  # a request that was given up before its last part
             return None

@@ -100,7 +100,7 @@ def pack_numbers(**numbers: int) -> bytes:
     return pack_records((key, b"%d" % number) for key, number in numbers.items())
 
 
-class Frames:
+class FrameBuffer:
     """A buffer that cuts received bytes into frames.
 
     A frame that is too large is an error as soon as its header has arrived.

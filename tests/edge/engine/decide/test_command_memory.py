@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from termite.engine.decide.command_memory import CommandMemory, key_of
-from termite.engine.decide.refused_commands import Refusal, RefusedCommands
+from termite.engine.decide.refused_commands import Refusal, RefusalMemory
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
 from tests.unit.engine.decide.test_short_commands import CONFIGURE, command
@@ -23,7 +23,7 @@ def took_s(store: Path) -> float | None:
 def save(store: Path) -> CommandMemory:
     memory = CommandMemory(store)
     ShortCommands(1.0, memory).record_remote(key_of(ODD), 0.02, 0.004)
-    RefusedCommands(memory).record(key_of(CONFIGURE), REFUSED, 1000.0)
+    RefusalMemory(memory).record(key_of(CONFIGURE), REFUSED, 1000.0)
     memory.save()
     return memory
 
@@ -31,7 +31,7 @@ def save(store: Path) -> CommandMemory:
 def test_the_next_master_knows_what_the_last_one_knew(tmp_path: Path) -> None:
     save(tmp_path / "short-p")
     assert took_s(tmp_path / "short-p") == 0.02
-    commands = RefusedCommands(CommandMemory(tmp_path / "short-p"))
+    commands = RefusalMemory(CommandMemory(tmp_path / "short-p"))
     assert commands.are_known
     assert commands.find(key_of(CONFIGURE), 1001.0) == REFUSED
     assert sorted(os.listdir(tmp_path)) == ["saving", "short-p"]
@@ -54,10 +54,10 @@ def test_a_store_that_is_rubbish_or_cannot_be_written_is_done_without(tmp_path: 
 def test_what_was_forgotten_is_forgotten_in_the_store_too(tmp_path: Path) -> None:
     memory = save(tmp_path / "short-p")
     ShortCommands(1.0, memory).forget(key_of(ODD))
-    RefusedCommands(memory).forget(key_of(CONFIGURE))
+    RefusalMemory(memory).forget(key_of(CONFIGURE))
     memory.save()
     assert took_s(tmp_path / "short-p") is None
-    assert not RefusedCommands(CommandMemory(tmp_path / "short-p")).are_known
+    assert not RefusalMemory(CommandMemory(tmp_path / "short-p")).are_known
 
 
 def test_stores_of_trees_that_are_long_gone_are_removed(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ async def test_every_reader_learns_what_the_snapshot_of_another_has_found() -> N
     states = [LiveState(), LiveState()]
 
     async def read(state: LiveState) -> None:
-        frames = records.Frames()
+        frames = records.FrameBuffer()
 
         async def send(sent: bytes) -> None:
             for _, payload in frames.feed(sent):

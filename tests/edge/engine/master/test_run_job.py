@@ -25,7 +25,7 @@ import trio.testing
 
 from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.loaded_plugins import Plugins
-from termite.engine.decide.refused_commands import TRIES, RefusedCommands
+from termite.engine.decide.refused_commands import TRIES, RefusalMemory
 from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
 from termite.engine.errors import (
     FsError,
@@ -359,7 +359,7 @@ class Launched:
     def __init__(self, stream: trio.SocketStream, process: "subprocess.Popen[bytes]") -> None:
         self._stream = stream
         self._process = process
-        self._frames = records.Frames()
+        self._frames = records.FrameBuffer()
 
     async def send(self, kind: bytes, payload: bytes = b"") -> None:
         await self._stream.send_all(records.frame(kind, payload))
@@ -1876,7 +1876,7 @@ async def test_the_next_master_knows_the_command_too(tmp_path: Path) -> None:
     def with_memory(*scripts: Script) -> World:
         world = World(tmp_path, *scripts)
         world.master.memory = CommandMemory(tmp_path / "short-p")
-        world.master.refused = RefusedCommands(world.master.memory)
+        world.master.refused = RefusalMemory(world.master.memory)
         return world
 
     first = with_memory(wrote(b"srv/x/a"))

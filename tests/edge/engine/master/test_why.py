@@ -10,10 +10,9 @@ import pytest
 from termite.cli.subcommands.builds.why import why_lines
 from termite.engine.decide.short_commands import MIN_SAMPLES
 from termite.engine.errors import ExitCode, Reason
-from termite.engine.launch.connection import Reply
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.control_requests import AskWhy, Vantage
+from termite.engine.wire.protocol.control_requests import AskWhy, ControlAnswer, Vantage
 from tests.edge.engine.master.test_run_job import SEEN, World, ran, script, wrote
 
 COMMAND = ("cp", "a", "$D")
@@ -29,7 +28,7 @@ async def why(world: World, *argv: str, seen: Mapping[str, bytes] = SEEN, **env:
     asked.cwd, asked.vantage = "/", Vantage(**vantage)
     world.master.pool.fleet = SimpleNamespace(workers=())  # type: ignore[misc, assignment]
     with ControlCommands(world.master, Sessions(lambda: None)).session() as answer:
-        return why_lines(cast(Reply, await answer(asked)))
+        return why_lines(cast(ControlAnswer, await answer(asked)))
 
 
 def place_of(lines: list[str]) -> str:

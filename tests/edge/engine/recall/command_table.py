@@ -28,7 +28,7 @@ import trio
 
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.recall.fact_reader import FactReader
-from termite.engine.recall.logic.dependencies import Dependencies, EndedJob, find_dependencies
+from termite.engine.recall.logic.dependencies import DependencySet, EndedJob, find_dependencies
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.logic.uses import State, states
@@ -129,7 +129,7 @@ class Table:
             except FactsMissing as missing:
                 trio.run(self.reader.supply, missing)
 
-    def dependencies(self, command: str) -> tuple[Ended, Dependencies]:
+    def dependencies(self, command: str) -> tuple[Ended, DependencySet]:
         """Run a command in a new tree, and return what it depends on.
 
         The tree is new afterwards, too.

@@ -9,7 +9,7 @@ import pytest
 
 from termite.engine.model import Attr, Change, Digest, StoreLimits
 from termite.engine.recall.ended_runs import EndedRun, StoreEffect, keep_run
-from termite.engine.recall.logic.dependencies import Dependencies, Obstacle
+from termite.engine.recall.logic.dependencies import DependencySet, Obstacle
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set
 from termite.engine.recall.look_up.evidence import Proof, is_of_day, judge_proof, proof_key, shape_id
 from termite.engine.recall.look_up.fingerprints import CommandIdentity, recall_name, weak_fingerprint
@@ -40,7 +40,7 @@ def a_run(
     change = Change(b"w/" + name + b".o", Attr(0o100644, digest.size, 1, digest))
     timed, blind = (hashlib.sha256(weak + part).digest() for part in (times, b"blind"))
     seen = Observation(
-        Dependencies(PATH_SET, tuple(TOOLS), (), has_set_times=False), PathSetRow(SET_ID, PATH_SET), (), timed, blind
+        DependencySet(PATH_SET, tuple(TOOLS), (), has_set_times=False), PathSetRow(SET_ID, PATH_SET), (), timed, blind
     )
     pieces = (OutputPiece(1, output),) if output else ()
     result = RecordedResult((change,), pieces, 1, 2, job=f"job at {at_s}", at_s=at_s)

@@ -12,7 +12,7 @@ from termite.engine.wire.protocol import message_parts
 from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES, Kind, encode_frame
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import MAX_CHANGES, MAX_DROPPED, Directory, Run
-from termite.engine.wire.protocol.peer import Event, Replied, Requested
+from termite.engine.wire.protocol.peer import PeerEvent, Replied, Requested
 from termite.engine.wire.tls import READ_BYTES
 from tests.unit.engine.wire.test_message_parts import (
     SHORT_RAN,
@@ -43,7 +43,7 @@ def steps(message: Message) -> Iterator[float]:
         outgoing, receiver = ask(client, message)[1], server
     else:
         outgoing, receiver = answer(server, stream, message), client
-    events: list[Event] = []
+    events: list[PeerEvent] = []
     while True:
         begun_s = time.thread_time()
         frame = next(outgoing, b"")

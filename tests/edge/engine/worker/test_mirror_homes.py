@@ -13,7 +13,7 @@ from termite.engine.worker import mirror_homes, worker_calls
 from termite.engine.worker.mirror_homes import (
     PRIVATE_PLACES,
     SCRATCH_PREFIX,
-    MirrorHomes,
+    MirrorHouse,
     check_users,
     make_directory,
     remove_mirror_leftovers,
@@ -21,7 +21,7 @@ from termite.engine.worker.mirror_homes import (
 
 
 async def test_a_scratch_directory_is_empty_and_goes_with_its_mirror(tmp_path: Path) -> None:
-    homes = MirrorHomes(tmp_path / "deep" / "cache", tmp_path, None)
+    homes = MirrorHouse(tmp_path / "deep" / "cache", tmp_path, None)
     async with homes.claim() as mine, homes.claim() as other:
         assert mine.uid is None
         assert mine.scratch != other.scratch
@@ -34,7 +34,7 @@ async def test_a_scratch_directory_is_empty_and_goes_with_its_mirror(tmp_path: P
 
 
 async def test_homes_are_reused_the_first_one_first(tmp_path: Path) -> None:
-    homes = MirrorHomes(tmp_path / "cache", tmp_path, None)
+    homes = MirrorHouse(tmp_path / "cache", tmp_path, None)
     async with homes.claim() as first, homes.claim():
         pass
     async with homes.claim() as again:
@@ -44,7 +44,7 @@ async def test_homes_are_reused_the_first_one_first(tmp_path: Path) -> None:
 
 async def test_the_number_of_homes_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror_homes, "MAX_MIRRORS", 2)
-    homes = MirrorHomes(tmp_path / "cache", tmp_path, None)
+    homes = MirrorHouse(tmp_path / "cache", tmp_path, None)
     async with AsyncExitStack() as stack:
         for _ in range(2):
             await stack.enter_async_context(homes.claim())
@@ -62,7 +62,7 @@ async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
         given[os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))] = uid
 
     monkeypatch.setattr(worker_calls, "fchown", note)
-    homes = MirrorHomes(tmp_path / "cache", tmp_path, range(60800, 60864))
+    homes = MirrorHouse(tmp_path / "cache", tmp_path, range(60800, 60864))
     async with homes.claim() as mine, homes.claim() as other:
         assert (mine.uid, other.uid) == (60800, 60801)
         assert mine.cache != other.cache
@@ -73,7 +73,7 @@ async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
 async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_calls, "fchown", lambda fd, uid, gid: None)
     users = range(60800, 60864)
-    one, two = MirrorHomes(tmp_path / "cache", tmp_path, users), MirrorHomes(tmp_path / "cache", tmp_path, users)
+    one, two = MirrorHouse(tmp_path / "cache", tmp_path, users), MirrorHouse(tmp_path / "cache", tmp_path, users)
     async with one.claim() as mine, two.claim() as other:
         assert (mine.uid, other.uid) == (60800, 60801)
     async with two.claim() as other:
@@ -107,7 +107,7 @@ async def test_no_symlink_leads_a_root_worker_to_somebody_elses_directory(
 
     monkeypatch.setattr(worker_calls, "fchown", lambda fd, uid, gid: given.append(os.readlink(f"/proc/self/fd/{fd}")))
     monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append(os.path.realpath(path)))
-    homes = MirrorHomes(tmp_path / "cache", tmp_path, range(60800, 60864))
+    homes = MirrorHouse(tmp_path / "cache", tmp_path, range(60800, 60864))
     if moment == "scratch made":
         monkeypatch.setattr(worker_calls, "mkdir", make_and_exchange)
     else:
@@ -148,7 +148,7 @@ def test_a_directory_that_another_worker_removes_before_it_is_locked_is_made_aga
 
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(fcntl, "flock", remove_and_lock)
-    homes = MirrorHomes(tmp_path / "cache", tmp_path / "tmp", None)
+    homes = MirrorHouse(tmp_path / "cache", tmp_path / "tmp", None)
     assert len(removed) == 1
     assert len(os.listdir(tmp_path / "tmp")) == 1
     assert os.listdir(tmp_path / "tmp") != removed
@@ -167,7 +167,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="file/cache: cannot make this directory"):
         make_directory(tmp_path / "file" / "cache", 0o700)
     with pytest.raises(UserError, match="missing: cannot make a directory here"):
-        MirrorHomes(tmp_path / "cache", tmp_path / "missing", None)
+        MirrorHouse(tmp_path / "cache", tmp_path / "missing", None)
 
 
 def test_a_tree_of_closed_directories_is_removed(tmp_path: Path) -> None:
@@ -219,10 +219,10 @@ async def test_what_a_killed_mirror_left_in_its_cache_is_removed(
         for place in PRIVATE_PLACES:
             (cache / user / place / "left" / "deep").mkdir(parents=True)
     living, lock = locked_directory(cache / "user-60801" / "warm", "", 0o700)
-    homes = MirrorHomes(cache if moment == "a worker starts" else tmp_path / "other", tmp_path, range(60800, 60864))
+    homes = MirrorHouse(cache if moment == "a worker starts" else tmp_path / "other", tmp_path, range(60800, 60864))
     if moment == "a mirror ends":
         homes.close()
-        homes = MirrorHomes(cache, tmp_path, range(60800, 60864))
+        homes = MirrorHouse(cache, tmp_path, range(60800, 60864))
         async with homes.claim() as home:
             killed = home.cache / "warm" / "killed"
             killed.mkdir()
@@ -268,4 +268,4 @@ def test_a_place_that_others_could_exchange_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o777)
     for cache, tmpdir in ((tmp_path / "cache", tmp_path / "open"), (tmp_path / "open" / "cache", tmp_path)):
         with pytest.raises(UserError, match="others may write"):
-            MirrorHomes(cache, tmpdir, None)
+            MirrorHouse(cache, tmpdir, None)

@@ -4,7 +4,7 @@ import pytest
 
 from termite.engine.decide import command_memory
 from termite.engine.decide.command_memory import CommandMemory, key_of
-from termite.engine.decide.refused_commands import REMEMBERED_S, TRIES, Refusal, RefusedCommands
+from termite.engine.decide.refused_commands import REMEMBERED_S, TRIES, Refusal, RefusalMemory
 from termite.engine.errors import Reason
 from tests.unit.engine.decide.test_short_commands import command
 
@@ -13,8 +13,8 @@ NOW_S = 1_000_000.0
 REFUSED = Refusal(Reason.WRITES_OUTSIDE, "/srv")
 
 
-def known(at_s: float = NOW_S) -> RefusedCommands:
-    commands = RefusedCommands(CommandMemory())
+def known(at_s: float = NOW_S) -> RefusalMemory:
+    commands = RefusalMemory(CommandMemory())
     commands.record(INSTALL, REFUSED, at_s)
     return commands
 
@@ -64,14 +64,14 @@ def test_after_a_try_that_wrote_nothing_there_it_is_forgotten() -> None:
 
 def test_the_number_of_remembered_commands_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_memory, "MAX_COMMANDS", 3)
-    commands = RefusedCommands(CommandMemory())
+    commands = RefusalMemory(CommandMemory())
     for name in "abcd":
         commands.record(key_of(command(name)), REFUSED, NOW_S)
     assert [commands.find(key_of(command(name)), NOW_S) for name in "abcd"] == [None, REFUSED, REFUSED, REFUSED]
 
 
 def test_each_reason_is_remembered_with_its_place() -> None:
-    commands = RefusedCommands(memory := CommandMemory())
+    commands = RefusalMemory(memory := CommandMemory())
     commands.record(INSTALL, Refusal(Reason.LATER_CODE, ""), NOW_S)
     assert commands.find(INSTALL, NOW_S) == (Reason.LATER_CODE, "")
     memory.refused[INSTALL[1]].reason = "of another version"

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from termite.engine.fleet.lease import Lease
-from termite.engine.fleet.silences import KEPT_CHANGES, Silence, Silences
+from termite.engine.fleet.silences import KEPT_CHANGES, Silence, SilentLeases
 from termite.engine.wire.silence_watch import CLOSE_ANSWER_S, CLOSE_SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
 
 SILENT_AFTER_S = CLOSE_SILENCE_S + CLOSE_ANSWER_S
@@ -27,7 +27,7 @@ def lease_with_jobs(worker: str, running: int = 1) -> tuple[Lease, SilenceWatch]
 
 
 async def test_two_silent_leases_are_one_silent_worker(autojump_clock: MockClock) -> None:
-    silences = Silences()
+    silences = SilentLeases()
     (first, of_first), (second, of_second) = lease_with_jobs("w", 2), lease_with_jobs("w")
     async with trio.open_nursery() as nursery:
         for lease, watch in ((first, of_first), (second, of_second)):
@@ -47,7 +47,7 @@ async def test_two_silent_leases_are_one_silent_worker(autojump_clock: MockClock
 
 
 async def test_a_lease_that_ends_amid_its_silence_is_lost(autojump_clock: MockClock) -> None:
-    silences = Silences()
+    silences = SilentLeases()
     lease, watch = lease_with_jobs("w", 3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(silences.watch, lease, watch)
@@ -61,7 +61,7 @@ async def test_a_lease_that_ends_amid_its_silence_is_lost(autojump_clock: MockCl
 
 
 async def test_a_late_follower_gets_the_last_changes(autojump_clock: MockClock) -> None:
-    silences = Silences()
+    silences = SilentLeases()
     for number in range(KEPT_CHANGES):
         lease, watch = lease_with_jobs(f"w{number}")
         async with trio.open_nursery() as nursery:

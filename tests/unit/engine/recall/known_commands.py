@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from termite.cli.master_command import BUILT_IN_PLUGINS
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.recall.known.known_table import CommandFacts, Known, KnownTable, NotKnown, proof_of_table
-from termite.engine.recall.logic.dependencies import Dependencies
+from termite.engine.recall.logic.dependencies import DependencySet
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.logic.uses import EXEC, READ, Dependency, PathSet
@@ -54,7 +54,7 @@ def judge(
     tree = tree_of(entries)
     uses = {**dict.fromkeys(reads or ("w/x.c",), READ), **dict.fromkeys(tools, READ | EXEC)}
     path_set = PathSet(tuple(Dependency(path.encode(), use) for path, use in sorted(uses.items())))
-    facts_of_job = Dependencies(path_set, tuple(path.encode() for path in tools), tuple(asked), has_set_times=False)
+    facts_of_job = DependencySet(path_set, tuple(path.encode() for path in tools), tuple(asked), has_set_times=False)
     words = tuple(word.encode(errors="surrogateescape") for word in argv)
     variables = tuple(f"{name}={text}".encode() for name, text in (env or {}).items())
     identity = CommandIdentity(words, exe.encode() or words[0], True, b"/w", variables, 0o22, b"w", machine=machine)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import split
-from termite.engine.recall.logic.dependencies import Dependencies, EndedJob, find_dependencies
+from termite.engine.recall.logic.dependencies import DependencySet, EndedJob, find_dependencies
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import Use
@@ -75,7 +75,7 @@ def made(path: bytes, attr: Attr | None = None) -> Change:
 
 def found(
     tree: AttrTree, accesses: Iterable[PathAccess], changes: Iterable[Change] = (), argv: Iterable[bytes] = (b"tool",)
-) -> Dependencies:
+) -> DependencySet:
     """Return what a job depends on; no program has an interpreter."""
     return find_dependencies(ended(accesses, changes, argv), TreeFacts(tree, NoInterpreters()))
 

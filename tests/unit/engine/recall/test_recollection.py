@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from termite.engine.model import Attr
-from termite.engine.recall.logic.dependencies import Dependencies
+from termite.engine.recall.logic.dependencies import DependencySet
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set, states
 from termite.engine.recall.look_up.differences import Difference, DifferenceKind, MissCause, explain_miss, last_run
@@ -85,7 +85,7 @@ def stored(from_tree: AttrTree) -> StoredRows:
 def last_of(from_tree: AttrTree, *, obstacle: str = "", detail: bytes = b"") -> LastRun:
     """Return the last run if it was in this tree."""
     found = states(PATH_SET, TreeFacts(from_tree), with_times=True)
-    observation = Observation(Dependencies(PATH_SET, (), (), False), PathSetRow(SET_ID, PATH_SET), found, b"t", b"b")
+    observation = Observation(DependencySet(PATH_SET, (), (), False), PathSetRow(SET_ID, PATH_SET), found, b"t", b"b")
     return last_run(IDENTITY, WEAK, observation, obstacle=obstacle, detail=detail)
 
 

@@ -21,10 +21,10 @@ from termite.engine.recall.shared_store.shared_records import (
     MOST_SET_BYTES,
     AskedResult,
     ProofHere,
+    ProvedResult,
     RunGround,
     SharedPathSet,
     SharedRefusal,
-    SharedResult,
     Unusable,
     evidence_of,
     find_obstacle,
@@ -56,7 +56,7 @@ def a_set(number: int) -> PathSetRow:
 ASKED = AskedResult(WEAK, a_set(0), TIMED, BLIND)
 
 
-def shared(*, known: bool = False, evidence: Shape = NEW_SHAPE, **of_row: object) -> SharedResult:
+def shared(*, known: bool = False, evidence: Shape = NEW_SHAPE, **of_row: object) -> ProvedResult:
     row = ResultRow(
         TIMED,
         BLIND,
@@ -66,11 +66,11 @@ def shared(*, known: bool = False, evidence: Shape = NEW_SHAPE, **of_row: object
         ("gcc 1",) if known else (),
         known,
     )
-    return SharedResult(FORMAT, WEAK, msgspec.structs.replace(row, **of_row), evidence, HERE)
+    return ProvedResult(FORMAT, WEAK, msgspec.structs.replace(row, **of_row), evidence, HERE)
 
 
 def obstacle(
-    found: SharedResult,
+    found: ProvedResult,
     *,
     asked: AskedResult = ASKED,
     shape: Shape = NEW_SHAPE,

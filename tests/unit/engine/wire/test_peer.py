@@ -28,8 +28,8 @@ from termite.engine.wire.protocol.peer import (
     Cancelled,
     Chunked,
     Credited,
-    Event,
     Peer,
+    PeerEvent,
     Replied,
     Requested,
 )
@@ -56,7 +56,7 @@ def pair() -> tuple[Peer, Peer]:
     return Peer(client=True), Peer(client=False)
 
 
-def events(peer: Peer, received: bytes) -> list[Event]:
+def events(peer: Peer, received: bytes) -> list[PeerEvent]:
     return list(peer.receive(received))
 
 
@@ -84,7 +84,7 @@ def test_both_sides_ask_at_once_without_mixing_streams() -> None:
     assert events(client, server.answer(ours, Pong(9))) == [Replied(ours, Pong(9))]
 
 
-def conversation() -> tuple[bytes, list[Event]]:
+def conversation() -> tuple[bytes, list[PeerEvent]]:
     client, _ = pair()
     said = b"".join([client.ask(RUN, chunks=True)[1], client.ask(BLOB, chunks=True)[1], client.give_up(1)])
     return said, [Requested(1, RUN), Requested(3, BLOB), Cancelled(1)]

@@ -16,17 +16,17 @@ STREAM = SENT + records.frame(records.CANCEL) + SENT
 
 
 def test_frames_come_out_whole_wherever_the_bytes_are_cut() -> None:
-    whole = records.Frames().feed(STREAM)
+    whole = records.FrameBuffer().feed(STREAM)
     assert [kind for kind, _ in whole] == [b"I", b"K", b"I"]
     for cut in range(len(STREAM) + 1):
-        frames = records.Frames()
+        frames = records.FrameBuffer()
         assert frames.feed(STREAM[:cut]) + frames.feed(STREAM[cut:]) == whole
-    frames = records.Frames()
+    frames = records.FrameBuffer()
     assert [found for at in range(len(STREAM)) for found in frames.feed(STREAM[at : at + 1])] == whole
 
 
 def test_records_keep_their_order_and_every_byte() -> None:
-    ((_, payload),) = records.Frames().feed(SENT)
+    ((_, payload),) = records.FrameBuffer().feed(SENT)
     assert list(records.parse_records(payload)) == [("arg", b"x\n\xff"), ("arg", b""), ("env", b"A=b=c")]
 
 
@@ -38,13 +38,13 @@ def test_what_is_no_record_is_refused(payload: bytes) -> None:
 
 def test_a_frame_too_large_is_refused_before_it_has_come() -> None:
     with pytest.raises(RemoteProtocolError):
-        records.Frames(limit_bytes=10).feed(records.frame(b"I", b"x" * 11)[:5])
+        records.FrameBuffer(limit_bytes=10).feed(records.frame(b"I", b"x" * 11)[:5])
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_taken_for_frames_but_breaks_nothing(garbage: bytes) -> None:
     try:
-        for _, payload in records.Frames().feed(garbage):
+        for _, payload in records.FrameBuffer().feed(garbage):
             list(records.parse_records(payload))
     except RemoteProtocolError:
         pass
@@ -84,7 +84,7 @@ def test_a_value_cannot_become_a_record_of_its_own(content: bytes) -> None:
 @given(mutations(STREAM))
 def test_damaged_frames_give_records_that_can_be_packed_again(damaged: bytes) -> None:
     try:
-        for _, payload in records.Frames(limit_bytes=1000).feed(damaged):
+        for _, payload in records.FrameBuffer(limit_bytes=1000).feed(damaged):
             pairs = list(records.parse_records(payload))
             if all("\ufffd" not in key for key, _ in pairs):
                 assert records.pack_records(pairs) == payload
