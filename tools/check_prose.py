@@ -22,11 +22,14 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 MAX_COLUMNS = 100
 MAX_WORDS = 30  # the rule is 25; a sentence with names and numbers may have some more
+MAX_HELP_WORDS = 25  # a text of `--help` is read in a narrow column
+_HELP_KEYWORDS = ("help", "more", "description", "epilog")
+_HELP = re.compile(rf"\b(?:{'|'.join(_HELP_KEYWORDS)})=")
 # A sentence that begins with one of these has no subject, or an unclear one.
 _FIRST = re.compile(r"(As|How|It|Of|So|That|The same|Until|What|Whatever|Where|Whether|Which|Who|Whose|Why)\b")
 # Nor has any later sentence of a docstring that begins with one of these.
 _VAGUE = re.compile(r"(How|Of|So|That|What|Whatever|Whether|Who|Whose|Why)\b")
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')`]*\s+(?=[\"'(`]*[A-Z0-9`])")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')`]*\s+(?=[\"'(`]*(?:[A-Z0-9`]|termite\b))")
 _QUOTES = re.compile(r"^[rRuUbB]*(\"\"\"|'''|\"|')")
 _ITEM = re.compile(r"(?:[*-]|\d+\.)\s")
 _UNBREAKABLE = re.compile(r"https?://|-{10}")
@@ -74,11 +77,14 @@ def check_text(suffix: str, text: str) -> list[Finding]:
 
 
 def check_python(text: str) -> Iterator[Finding]:
-    """Check the docstrings and whole-line comments of a Python module."""
+    """Check the docstrings, whole-line comments and texts of `--help` of a Python module."""
     lines = text.split("\n")
-    for first, last in _docstrings(ast.parse(text)):
+    tree = ast.parse(text)
+    for first, last in _docstrings(tree):
         yield from _check_docstring(lines[first - 1 : last], first)
     yield from _check_python_comments(text, lines)
+    if _HELP.search(text):
+        yield from _check_help(tree)
 
 
 def _docstrings(node: ast.AST) -> Iterator[tuple[int, int]]:
@@ -106,6 +112,19 @@ def _check_docstring(lines: Sequence[str], first: int) -> Iterator[Finding]:
             yield from _check_width(number, line)
     prose[-1] = re.sub(r"(\"\"\"|'''|\"|')\s*$", "", prose[-1])
     yield from _check_sentences(prose, first)
+
+
+def _check_help(tree: ast.AST) -> Iterator[Finding]:
+    """Report long sentences in the texts of `--help`. A value in an f-string is one word."""
+    for node in ast.walk(tree):
+        for keyword in node.keywords if isinstance(node, ast.Call) else ():
+            if keyword.arg in _HELP_KEYWORDS:
+                parts = keyword.value.values if isinstance(keyword.value, ast.JoinedStr) else [keyword.value]
+                words = [str(part.value) if isinstance(part, ast.Constant) else "VALUE" for part in parts]
+                for sentence in _SENTENCE_END.split("".join(words)):
+                    count = len(sentence.split())
+                    if count > MAX_HELP_WORDS:
+                        yield Finding(keyword.value.lineno, f"a sentence of {count} words: {MAX_HELP_WORDS} at most")
 
 
 def _check_sentences(lines: Sequence[str], first: int) -> Iterator[Finding]:

@@ -315,8 +315,8 @@ def _add_place_flags(parser: Parser) -> None:
         type=parse_size,
         default=f"{DEFAULT_STORE_BYTES // 1024**3}G",
         metavar="SIZE",
-        help="size of the store of file contents in -cachedir, in bytes or as 500M, 20G, 1T; as root, of the stores of "
-        "all users that jobs run as, of which the first gets a half",
+        help="size of the store of file contents in -cachedir, in bytes or as 500M, 20G, 1T. As root, it is that of "
+        "all stores: each user that jobs run as has one, and the first gets a half",
     )
     add(
         "--cache-files",
@@ -355,8 +355,8 @@ def _add_rights_flags(parser: Parser) -> None:
         "--job-processes",
         type=parse_positive,
         metavar="N",
-        help="processes and threads that a job may have; a job with more runs elsewhere (default: half of the "
-        "machine's for all jobs together, from 512 to 4096)",
+        help="processes and threads that a job may have; a job with more runs elsewhere. Default: half of the "
+        "machine's for all jobs together, from 512 to 4096",
     )
     add(
         "--job-memory",
@@ -370,9 +370,9 @@ def _add_rights_flags(parser: Parser) -> None:
         "--network",
         choices=("deny", "allow", "private"),
         default="deny",
-        help="a job to which a rule of its master gives the network: deny it here, so that the command runs on the "
-        "master's machine; allow it whatever this machine and your user can reach, loopback included; or give it a "
-        "private network, which reaches other machines, but neither this one nor link-local addresses (needs pasta)",
+        help="network of a job to which a rule of its master gives one. With deny, the command runs on the master's "
+        "machine. With allow, the job reaches whatever this machine and your user can reach, loopback included. With "
+        "private, it reaches other machines, but neither this one nor link-local addresses (needs pasta)",
     )
     add(
         "--user-base",

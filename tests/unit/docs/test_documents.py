@@ -68,6 +68,13 @@ def _blocks(document: Path) -> Iterator[Block]:
             yield Block(first + 1, tuple(lines[first:end]))
 
 
+def cells(document: Path) -> Iterator[str]:
+    """Yield the text of each cell of the tables of a document."""
+    for opening, inline in itertools.pairwise(tokens(document)):
+        if opening.type in ("td_open", "th_open"):
+            yield inline.content
+
+
 @functools.cache
 def sentences(text: str) -> list[str]:
     code_free = _CODE.sub("`CODE`", _LINK_TARGET.sub("]", text))
@@ -110,6 +117,17 @@ def test_no_sentence_has_more_than_25_words() -> None:
         for document in DOCUMENTS
         for block in blocks(document)
         for sentence in sentences(block.text)
+        if len(sentence.split()) > MAX_WORDS
+    ]
+    assert long_sentences == []
+
+
+def test_no_sentence_of_a_table_has_more_than_25_words() -> None:
+    long_sentences = [
+        f"{name_of(document)}: {len(sentence.split())} words: {sentence}"
+        for document in DOCUMENTS
+        for cell in cells(document)
+        for sentence in sentences(cell)
         if len(sentence.split()) > MAX_WORDS
     ]
     assert long_sentences == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from check_prose import MAX_COLUMNS, MAX_WORDS, check_text
+from check_prose import MAX_COLUMNS, MAX_HELP_WORDS, MAX_WORDS, check_text
 from tests.unit.tables import each_row
 
 WIDE = "word " * 19 + "words"  # a hundred columns
@@ -33,6 +33,14 @@ def test_a_docstring_begins_with_a_verb_or_a_noun(word: str) -> None:
 @pytest.mark.parametrize("words", ["Offer one.", "Assert it.", "Return it. It is one.", "The samest one.", "Untilted."])
 def test_only_the_whole_first_word_counts(words: str) -> None:
     assert found(".py", f'class A:\n    """{words}"""\n') == []
+
+
+def test_a_sentence_of_a_help_text_has_25_words_at_most() -> None:
+    long, short = "Word" + " w" * MAX_HELP_WORDS, "Word" + " w" * (MAX_HELP_WORDS - 1)
+    text = f'add("-x", help="{short}. {short} {{}}")\nadd("-y", help=f"{short[:-2]} {{y}}")\nz(more="{long}")\n'
+    message = f"a sentence of {MAX_HELP_WORDS + 1} words"
+    assert found(".py", text) == [(1, message), (3, message)]
+    assert found(".py", f'say(text="{long}")\n') == []
 
 
 def test_a_comment_in_c_above_a_function_begins_with_a_verb_or_a_noun() -> None:

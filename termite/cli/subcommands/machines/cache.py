@@ -50,8 +50,8 @@ def _add_flags(parser: Parser) -> None:
         nargs="?",
         choices=("show", "clean", "verify"),
         default="show",
-        help="show the stores with sizes, limits and hit rates; empty those that no daemon uses; "
-        "or read all stored results again, and remove what is damaged",
+        help="show the stores with sizes, limits and hit rates. With clean, empty those that no daemon uses. "
+        "With verify, read all stored results again, and remove what is damaged",
     )
     parser.add_argument(
         "--cachedir",
