@@ -17,6 +17,7 @@ from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
 from termite.engine.errors import Reason, RemoteProtocolError, UserError
+from termite.engine.host.ownership import is_of_stranger
 from termite.engine.launch.vantage import own_ids, own_vantage
 from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.paths import MASTER_SOCKET
@@ -221,7 +222,7 @@ def choose_root(
     if root := env.get("TERMITE_ROOT"):
         return Path(os.path.realpath(root))
     for place in (directory, *directory.parents):
-        if any(os.path.exists(place / name) for name in _VCS) and place.stat().st_uid == os.geteuid():
+        if any(_is_checkout(place, name) for name in _VCS) and place.stat().st_uid == os.geteuid():
             return place
     # A build outside its project must not make a home directory or the whole disk writable.
     common = directory
@@ -229,6 +230,11 @@ def choose_root(
         wider = Path(os.path.commonpath([common, other]))
         common = common if wider in (Path("/"), home(), home().parent) else wider
     return common
+
+
+def _is_checkout(top: Path, name: str) -> bool:
+    """Return whether a directory has an entry of this name that no other user has put there."""
+    return os.path.exists(top / name) and not is_of_stranger(top / name, top)
 
 
 def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = (), at: str = "") -> tuple[Client, bool]:

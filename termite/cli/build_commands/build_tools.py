@@ -162,7 +162,8 @@ def find_source(directory: Path) -> Path | None:
         ("Makefile", _source_in_makefile),
     ):
         try:
-            with (directory / name).open("rb") as file:
+            # An archive may have brought a FIFO of this name, at which nobody must wait.
+            with open(os.open(directory / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 found = read(file.read(READ_BYTES))
             if found and os.path.isdir(source := os.path.realpath(directory / found)):
                 return Path(source)

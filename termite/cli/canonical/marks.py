@@ -14,11 +14,11 @@ Every build waits for this module.
 """
 
 import os
-import stat
 from errno import ELOOP
 from pathlib import Path
 
 from termite.engine.errors import Reason, UserError
+from termite.engine.host.ownership import is_of_stranger
 
 MARK = ".termite-at"
 _MOST_BYTES = 4096  # as long as a path can be
@@ -40,11 +40,11 @@ def read_mark(top: Path) -> str:
     try:
         fd = os.open(top / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == ELOOP and not _is_of_stranger(top, top / MARK):
+        if error.errno == ELOOP and not is_of_stranger(top / MARK, top):
             raise _unreadable(top) from error
         return ""  # also if a directory on the way is closed to us: nobody has built there
     try:
-        if _is_of_stranger(top, fd):
+        if is_of_stranger(fd, top):
             return ""
         text = os.fsdecode(os.read(fd, _MOST_BYTES)).removesuffix("\n")
     except OSError as error:
@@ -54,15 +54,6 @@ def read_mark(top: Path) -> str:
     if not text.startswith("/") or "\n" in text:
         raise _unreadable(top)
     return text
-
-
-def _is_of_stranger(top: Path, mark: Path | int) -> bool:
-    """Return whether another user has put the mark into a directory in which all may write."""
-    try:
-        directory, there = os.stat(top), os.stat(mark, follow_symlinks=isinstance(mark, int))
-    except OSError:  # it has just been removed
-        return True
-    return bool(directory.st_mode & stat.S_IWOTH) and there.st_uid not in (os.geteuid(), 0, directory.st_uid)
 
 
 def _unreadable(top: Path) -> UserError:

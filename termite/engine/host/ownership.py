@@ -62,6 +62,18 @@ def is_own_link(file: Path) -> bool:
     return True
 
 
+def is_of_stranger(entry: Path | int, directory: Path) -> bool:
+    """Return whether another user has put an entry into a directory in which all may write.
+
+    `entry` is a path, or a descriptor. An entry that cannot be seen counts as a stranger's.
+    """
+    try:
+        around, there = os.stat(directory), os.stat(entry, follow_symlinks=isinstance(entry, int))
+    except OSError:
+        return True
+    return bool(around.st_mode & _OTHERS_WRITE) and there.st_uid not in (os.geteuid(), 0, around.st_uid)
+
+
 def _parts(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield every directory and symlink on the way to `path`, from the root down."""
     waiting = list(reversed(path.parts))

@@ -161,3 +161,24 @@ def test_the_cmake_to_use_may_be_named_first(tmp_path: Path, monkeypatch: pytest
     assert split_program(("-B", "x")) == ("cmake", ("-B", "x"))
     (tmp_path / "cmake").mkdir()  # a source directory of this name, as LLVM has
     assert split_program(("cmake", "-B", "x")) == ("cmake", ("cmake", "-B", "x"))
+
+
+@pytest.mark.needs_root("makes an entry of another user, in a directory of ours")
+def test_what_another_user_has_put_into_a_directory_of_all_makes_no_checkout(tmp_path: Path) -> None:
+    """Otherwise a build of root in /tmp would show and change all of /tmp."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / ".git").mkdir()
+    os.chown(tmp_path / ".git", 61000, 61000)
+    assert choose_root(project, project, env={}) == tmp_path
+    tmp_path.chmod(0o1777)
+    assert choose_root(project, project, env={}) == project
+    os.chown(tmp_path / ".git", 0, 0)
+    assert choose_root(project, project, env={}) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["CMakeCache.txt", "Makefile", "meson-info/meson-info.json"])
+def test_nobody_waits_at_a_fifo_for_the_source_of_a_build(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert find_source(tmp_path) is None
