@@ -4,7 +4,7 @@
 """
 
 from termite.engine.model import Attr
-from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.message_base import LongPath, Message
 
 
 class GetEntry(Message, frozen=True):
@@ -14,7 +14,7 @@ class GetEntry(Message, frozen=True):
     master's machine.
     """
 
-    path: bytes
+    path: LongPath
 
 
 class Entry(Message, frozen=True):

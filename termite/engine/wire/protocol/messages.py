@@ -39,7 +39,6 @@ from termite.engine.model import (
     WindowSize,
     WorkerRoom,
 )
-from termite.engine.paths import PATH_BYTES
 from termite.engine.wire.protocol.entry_messages import Entry, GetEntry
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
@@ -53,7 +52,7 @@ from termite.engine.wire.protocol.fleet_messages import (
     WorkerReport,
     Workers,
 )
-from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.message_base import LongPath, Message
 
 PROTOCOL = 9  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
@@ -64,8 +63,6 @@ MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, 
 LIMITS = r"\A(\d{1,2}:(\d{1,20}|-):(\d{1,20}|-)(,(?!\Z)|\Z))*\Z"
 LIMITS_CHARACTERS = 1000
 TYPED_BYTES = 64 * 1024  # of one UseTerminal
-# Many requests may wait. `components` decides whether an honest side names such a path.
-LongPath = Annotated[bytes, Meta(max_length=2 * PATH_BYTES)]
 
 
 class Done(Message, frozen=True):

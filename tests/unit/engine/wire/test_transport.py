@@ -23,6 +23,7 @@ from termite.engine.errors import (
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import PATH_BYTES
 from termite.engine.wire.mailboxes import BACKLOG_BYTES
+from termite.engine.wire.protocol.entry_messages import GetEntry
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
@@ -519,7 +520,7 @@ async def test_no_content_is_read_for_who_reads_no_answers(message: Message) -> 
         assert made <= BACKLOG_BYTES // (64 * 1024) + 3
 
 
-@pytest.mark.parametrize("kind", [GetDirectory, lambda path: GetFile(path, 1, 1)])
+@pytest.mark.parametrize("kind", [GetDirectory, GetEntry, lambda path: GetFile(path, 1, 1)])
 def test_a_path_of_a_request_has_an_end(kind: Callable[[bytes], Message]) -> None:
     for length, is_good in ((2 * PATH_BYTES, True), (2 * PATH_BYTES + 1, False)):
         peer = Peer(client=False)
