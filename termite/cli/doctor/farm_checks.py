@@ -19,10 +19,9 @@ from termite.cli.doctor.trial_jobs import (
     release_finding,
     try_worker,
 )
-from termite.cli.readers.farm_questions import refuse_requests
 from termite.cli.readers.host_list import AddedHost, added_hosts
 from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
-from termite.engine.fleet.coordinator_dial import dial_coordinator
+from termite.engine.fleet.coordinator_dial import dial_coordinator, refuse_requests
 from termite.engine.host.machine import read_facts
 from termite.engine.wire.addresses import join_address, split_address
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers

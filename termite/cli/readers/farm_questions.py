@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from termite.engine.errors import RemoteProtocolError, Retryable, UserError
+from termite.engine.errors import Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
-from termite.engine.fleet.coordinator_dial import dial_coordinator
+from termite.engine.fleet.coordinator_dial import dial_coordinator, refuse_requests
 from termite.engine.wire.protocol.fleet_messages import DrainWorker, GetWorkerReport, ListFarm, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done
-from termite.engine.wire.transport import Connection, SendChunk
+from termite.engine.wire.transport import Connection
 
 CONNECT_S = 10.0
 ANSWER_S = 10.0  # the coordinator waits half as long for a worker
@@ -80,8 +80,3 @@ class Desk:
 
 def _wrong(answer: Message) -> UserError:
     return UserError(f"a coordinator answered {type(answer).__name__}", hint="it may have another version")
-
-
-async def refuse_requests(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-    """Refuse a request of a coordinator by raising RemoteProtocolError."""
-    raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")

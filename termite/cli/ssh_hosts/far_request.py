@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from termite.cli.readers.host_list import HostAddress
-from termite.cli.ssh_hosts.far.place import MARK, Answer
+from termite.cli.ssh_hosts.far.place import MARK, FarMessage
 from termite.cli.ssh_hosts.ssh_faults import no_python_error, ssh_error
 from termite.engine.errors import UserError
 
@@ -49,7 +49,7 @@ for name, text in {modules!r}:
 module.main()
 """
 
-Note = Callable[[str], None]
+ProgressNote = Callable[[str], None]
 T = TypeVar("T")
 
 
@@ -61,8 +61,8 @@ def far_program() -> bytes:
 
 
 def ask_host(
-    address: HostAddress, request: Answer, note: Note, *, secret: bytes = b"", bundle: Path | None = None
-) -> Answer:
+    address: HostAddress, request: FarMessage, note: ProgressNote, *, secret: bytes = b"", bundle: Path | None = None
+) -> FarMessage:
     """Let the far side answer a request, and return the answer. `note` gets lines about its work.
 
     Raise UserError if the host cannot be reached, or refuses.
@@ -111,7 +111,7 @@ def _start_ssh(command: list[str]) -> tuple["subprocess.Popen[bytes]", int]:
     return process, errors
 
 
-def checked(address: HostAddress, answer: Answer, kind: type[T]) -> T:
+def checked(address: HostAddress, answer: FarMessage, kind: type[T]) -> T:
     """Return an answer of a host, which must be of this kind. Raise UserError if it is not."""
     try:
         return msgspec.convert(answer, kind)
@@ -149,9 +149,9 @@ def _lines(address: HostAddress, stdout: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _read_answer(address: HostAddress, stdout: IO[bytes], note: Note) -> Answer | None:
+def _read_answer(address: HostAddress, stdout: IO[bytes], note: ProgressNote) -> FarMessage | None:
     """Return the answer, or None if the connection ends without one. Raise UserError."""
-    answer: Answer | None = None
+    answer: FarMessage | None = None
     for line in _lines(address, stdout):
         text = line.decode(errors="replace").rstrip("\n")
         if not text.startswith(MARK):

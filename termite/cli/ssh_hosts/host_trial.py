@@ -10,15 +10,14 @@ import trio
 from termite.cli.doctor.finding import Finding, Level
 from termite.cli.doctor.trial_jobs import Patient, trial_tree, try_worker
 from termite.cli.doctor.trial_place import trial_place
-from termite.engine.errors import RemoteProtocolError, Retryable, UserError
+from termite.engine.errors import Retryable, UserError
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, coordinator_error_text
-from termite.engine.fleet.coordinator_dial import dial_coordinator
+from termite.engine.fleet.coordinator_dial import dial_coordinator, refuse_requests
 from termite.engine.wire.addresses import join_address, split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
-from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL
-from termite.engine.wire.transport import Connection, SendChunk
+from termite.engine.wire.transport import Connection
 
 CONNECT_S = 10.0
 LIST_S = 40.0  # a list that has not changed is answered after 30 s
@@ -102,14 +101,12 @@ async def _wait_for_worker(farm: FarmOfHost, name: str, limit_s: float) -> Liste
 @asynccontextmanager
 async def _connected(farm: FarmOfHost) -> AsyncIterator[Connection]:
     try:
-        async with dial_coordinator((farm.host, farm.port), farm.secret, "add", _refuse, CONNECT_S) as connection:
+        async with dial_coordinator(
+            (farm.host, farm.port), farm.secret, "add", refuse_requests, CONNECT_S
+        ) as connection:
             yield connection
     except Retryable as error:
         raise UserError(
             f"the coordinator does not answer: {coordinator_error_text(error)}",
             hint="start termite-coordinator, and name its machine with -coordinator",
         ) from error
-
-
-async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-    raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")

@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 from termite.cli.amounts import size_text
 from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
 from termite.cli.ssh_hosts.bundle_source import Bundle, find_bundle
-from termite.cli.ssh_hosts.far.place import Answer
+from termite.cli.ssh_hosts.far.place import FarMessage
 from termite.cli.ssh_hosts.far_request import ask_host, checked
 from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker, check_farm_answers, read_farm, try_worker_of
 from termite.engine.errors import Reason, UserError
@@ -69,7 +69,7 @@ class Host:
         """Print a line about this host."""
         print(f"{self.address.text}: {printable(line)}", flush=True)
 
-    def ask(self, action: str, *, secret: bytes = b"", bundle: Path | None = None, **more: object) -> Answer:
+    def ask(self, action: str, *, secret: bytes = b"", bundle: Path | None = None, **more: object) -> FarMessage:
         """Let the far side do something. Raise UserError if it cannot be reached, or refuses."""
         return ask_host(self.address, {"action": action, **more}, self.say, secret=secret, bundle=bundle)
 

@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from termite.engine.errors import RemoteProtocolError
 from termite.engine.wire.addresses import CONNECT_S
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import COORDINATOR_NAME
-from termite.engine.wire.transport import Connection, Handler, dial
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.transport import Connection, Handler, SendChunk, dial
 
 
 @asynccontextmanager
@@ -21,3 +23,8 @@ async def dial_coordinator(
     host, port = address
     async with dial(host, port, mint(secret, name, Role.CLIENT), handler, connect_s, COORDINATOR_NAME) as connection:
         yield connection
+
+
+async def refuse_requests(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    """Refuse a request of a coordinator, which asks its clients nothing."""
+    raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")

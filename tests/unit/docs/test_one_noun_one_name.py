@@ -20,7 +20,7 @@ def test_an_alias_of_a_type_has_a_name_of_its_own() -> None:
 
 
 def test_no_module_gives_a_name_of_another_one_a_second_name() -> None:
-    """Forbid `Other = Name`, and `from termite.x import name as other`, of which one is a re-export.
+    """Forbid `Other = Name`, and `from termite.x import name as other`.
 
     `termite/__init__.py` is the interface of plugins. The modules of system calls are the list of
     all that their room may use.

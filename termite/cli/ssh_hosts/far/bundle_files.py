@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 from typing import Any, BinaryIO
 
-from termite.cli.ssh_hosts.far.place import Answer, FarRefusal, WorkerPlace, surroundings
+from termite.cli.ssh_hosts.far.place import FarMessage, FarRefusal, WorkerPlace, surroundings
 
 DOCTOR_S = 60.0
 UNPACKED_SHARE = 4  # an archive becomes so many times larger
@@ -36,7 +36,7 @@ class HashedPart(io.RawIOBase):
         return len(got)
 
 
-def install(place: WorkerPlace, digest: str, size: int, stream: BinaryIO) -> Answer:
+def install(place: WorkerPlace, digest: str, size: int, stream: BinaryIO) -> FarMessage:
     """Unpack the bundle of this digest from the stream. Leave nothing if that fails."""
     place.bundles.mkdir(exist_ok=True)
     disk = os.statvfs(place.bundles)
@@ -68,7 +68,7 @@ def install(place: WorkerPlace, digest: str, size: int, stream: BinaryIO) -> Ans
     return {}
 
 
-def tidy(place: WorkerPlace, digest: str) -> Answer:
+def tidy(place: WorkerPlace, digest: str) -> FarMessage:
     """Remove all bundles but one."""
     for path in place.bundles.glob("*"):
         if path.name != digest:
@@ -76,7 +76,7 @@ def tidy(place: WorkerPlace, digest: str) -> Answer:
     return {}
 
 
-def examine(place: WorkerPlace, digest: str) -> Answer:
+def examine(place: WorkerPlace, digest: str) -> FarMessage:
     """Let the doctor of a bundle try this host, and return what fails."""
     words = [str(place.program(digest, "termite-ctl")), "doctor", "-json"]
     ran = subprocess.run(

@@ -14,10 +14,10 @@ from typing import BinaryIO, NoReturn
 
 from termite.cli.ssh_hosts.far.bundle_files import examine, install, tidy
 from termite.cli.ssh_hosts.far.far_worker import clean, last_lines, look, start, stop
-from termite.cli.ssh_hosts.far.place import Answer, FarRefusal, WorkerPlace, locked, send_line
+from termite.cli.ssh_hosts.far.place import FarMessage, FarRefusal, WorkerPlace, locked, send_line
 
 
-def answer(request: Answer, stream: BinaryIO) -> Answer:
+def answer(request: FarMessage, stream: BinaryIO) -> FarMessage:
     """Do what the request asks, and return the answer. Raise FarRefusal."""
     place = WorkerPlace()
     secret = stream.read(request.get("secret_bytes", 0))

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from termite.cli.ssh_hosts.far.place import Answer, FarRefusal, WorkerPlace, send_line, surroundings
+from termite.cli.ssh_hosts.far.place import FarMessage, FarRefusal, WorkerPlace, send_line, surroundings
 from termite.cli.ssh_hosts.far.user_services import (
     UNIT,
     ask_manager,
@@ -26,7 +26,7 @@ LOG_LINES = 200
 AS_SERVICE, DETACHED = "service", "detached"
 
 
-def look(place: WorkerPlace) -> Answer:
+def look(place: WorkerPlace) -> FarMessage:
     """Return what this host has, and what runs on it."""
     settings = place.read()
     bundles = [path.name for path in place.bundles.glob("*") if not path.name.endswith(".part")]
@@ -44,7 +44,7 @@ def look(place: WorkerPlace) -> Answer:
     }
 
 
-def last_lines(place: WorkerPlace) -> Answer:
+def last_lines(place: WorkerPlace) -> FarMessage:
     """Return the end of what the worker has said at its start, and of its log."""
     lines: list[str] = []
     for path in (place.said, place.log):
@@ -56,7 +56,7 @@ def last_lines(place: WorkerPlace) -> Answer:
 # -- the start --------------------------------------------------------------------------------------------------------
 
 
-def start(place: WorkerPlace, request: Answer, secret: bytes) -> Answer:
+def start(place: WorkerPlace, request: FarMessage, secret: bytes) -> FarMessage:
     """Start the worker with the flags of the request, and wait until it listens.
 
     Raise FarRefusal with what the worker has said if it ends.
@@ -106,7 +106,7 @@ def _start_detached(place: WorkerPlace, words: list[str]) -> "subprocess.Popen[b
         )
 
 
-def _wait_until_it_listens(place: WorkerPlace, settings: Answer) -> None:
+def _wait_until_it_listens(place: WorkerPlace, settings: FarMessage) -> None:
     """Wait until the worker has said that it listens. If it has ended, raise FarRefusal."""
     deadline_s = time.monotonic() + LISTEN_S
     while time.monotonic() < deadline_s:
@@ -125,7 +125,7 @@ def _wait_until_it_listens(place: WorkerPlace, settings: Answer) -> None:
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 
-def is_running(settings: Answer) -> bool:
+def is_running(settings: FarMessage) -> bool:
     """Return whether the worker of these settings runs."""
     if settings.get("way") == AS_SERVICE:
         state = ask_manager("systemctl", "--user", "is-active", UNIT).stdout.strip()
@@ -145,7 +145,7 @@ def _birth_of(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def stop(place: WorkerPlace, wait_s: float) -> Answer:
+def stop(place: WorkerPlace, wait_s: float) -> FarMessage:
     """End the worker, after its jobs if they end within `wait_s`; 0: at once."""
     settings = place.read()
     if is_running(settings):
@@ -153,7 +153,7 @@ def stop(place: WorkerPlace, wait_s: float) -> Answer:
     return {}
 
 
-def _end_worker(settings: Answer, number: int, wait_s: float) -> None:
+def _end_worker(settings: FarMessage, number: int, wait_s: float) -> None:
     """Send a signal to the worker, and wait until it has ended.
 
     After `wait_s` it gets SIGTERM, and after TERM_S more it is killed.
@@ -172,7 +172,7 @@ def _end_worker(settings: Answer, number: int, wait_s: float) -> None:
         ask_manager("systemctl", "--user", "disable", "--now", UNIT)
 
 
-def _send_signal(settings: Answer, number: int) -> None:
+def _send_signal(settings: FarMessage, number: int) -> None:
     """Send a signal to the worker alone."""
     if settings.get("way") == AS_SERVICE:
         ask_manager("systemctl", "--user", "kill", "--kill-who=main", f"--signal={int(number)}", UNIT)
@@ -181,7 +181,7 @@ def _send_signal(settings: Answer, number: int) -> None:
             os.kill(settings["pid"], number)
 
 
-def clean(place: WorkerPlace, wait_s: float) -> Answer:
+def clean(place: WorkerPlace, wait_s: float) -> FarMessage:
     """End the worker, and remove everything that was made here."""
     stop(place, wait_s)
     settings = place.read()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-Answer = dict[str, Any]
+FarMessage = dict[str, Any]
 
 MARK = "termite-far-side "  # begins each line of an answer: start files of shells print other lines
 DIRECTORY = ".termite-worker"
@@ -42,7 +42,7 @@ class WorkerPlace:
         if self.top.is_symlink() or not self.top.is_dir() or status.st_uid != os.geteuid():
             raise FarRefusal(f"{self.top} is no directory of this user", f"remove it there: rm {self.top}")
 
-    def read(self) -> Answer:
+    def read(self) -> FarMessage:
         """Return the settings of the worker, or none if there is no worker."""
         try:
             found = json.loads(self.settings.read_text())
@@ -50,7 +50,7 @@ class WorkerPlace:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def write(self, settings: Answer) -> None:
+    def write(self, settings: FarMessage) -> None:
         """Replace the settings."""
         new = self.settings.with_suffix(".new")
         new.write_text(json.dumps(settings))
@@ -84,6 +84,6 @@ def locked(place: WorkerPlace) -> Iterator[None]:
         os.close(fd)
 
 
-def send_line(message: Answer) -> None:
+def send_line(message: FarMessage) -> None:
     """Print an answer. If nobody reads it, the connection has ended: this raises OSError."""
     print(MARK + json.dumps(message), flush=True)

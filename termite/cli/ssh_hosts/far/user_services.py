@@ -5,7 +5,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from termite.cli.ssh_hosts.far.place import Answer, WorkerPlace, surroundings
+from termite.cli.ssh_hosts.far.place import FarMessage, WorkerPlace, surroundings
 
 UNIT = "termite-worker.service"
 ASK_S = 10.0  # systemctl and loginctl
@@ -95,7 +95,7 @@ def start_unit(place: WorkerPlace, owner: str, words: list[str]) -> list[str]:
     return made
 
 
-def remove_unit(place: WorkerPlace, settings: Answer) -> None:
+def remove_unit(place: WorkerPlace, settings: FarMessage) -> None:
     """Remove the unit, and everything that was changed for it."""
     unit_file(place).unlink(missing_ok=True)
     ask_manager("systemctl", "--user", "daemon-reload")
