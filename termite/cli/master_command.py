@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from errno import EBADF, EPIPE
 from pathlib import Path
 
 import trio
@@ -54,15 +55,38 @@ BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in _PLUGINS)
 SECRET_BYTES = 32
 
 
+class StarterPipe:
+    """The pipe to the process that has started this master (-1: nobody waits for a report).
+
+    The pipe takes one report, and is closed. A master that served may still end with an error, and
+    its descriptor's number may by then belong to another file.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def report(self, start: StartReport) -> None:
+        """Send the report, unless one was sent. The starter may have given up waiting for it."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            with open(fd, "wb", buffering=0) as pipe:
+                pipe.write(start.pack())
+        except OSError as error:
+            if error.errno not in (EPIPE, EBADF):  # EBADF: `--ready-fd` is no descriptor
+                raise
+
+
 def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) -> int:
     """Run the command termite-master and return its exit code.
 
     `claim` is closed as soon as the master serves. None means that there is no claim.
     """
-    ready_fd = -1
+    starter = StarterPipe(-1)
     try:
         flags = master_parser().parse_flags(sys.argv[1:] if argv is None else argv)
-        ready_fd = flags.ready_fd
+        starter = StarterPipe(flags.ready_fd)
         check_variables(os.environ)
         if flags.embedded:
             if claim is not None:
@@ -71,9 +95,9 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
             wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
         tree = enter_as_master(flags, socket_path(flags))
         tail = start_log(flags)
-        return _run_embedded(flags, tree, tail) if flags.embedded else _run(flags, tree, claim, tail)
+        return _run_embedded(flags, tree, tail, starter) if flags.embedded else _run(flags, tree, claim, tail)
     except UserError as error:
-        _report_start(ready_fd, StartReport(error.message, error.hint))
+        starter.report(StartReport(error.message, error.hint))
         report(PROGRAM, error)
     return ExitCode.FAILED
 
@@ -98,7 +122,7 @@ def _run(flags: argparse.Namespace, tree: MovedTree | None, claim: socket.socket
     return run_daemon(PROGRAM, serve, announce, _places(config.socket, tree))
 
 
-def _run_embedded(flags: argparse.Namespace, tree: MovedTree | None, tail: LogTail) -> int:
+def _run_embedded(flags: argparse.Namespace, tree: MovedTree | None, tail: LogTail, starter: StarterPipe) -> int:
     # The secret is made here and never leaves this process. The coordinator and the worker listen
     # on unix sockets, which take connections of this user and of root only.
     secret = os.urandom(SECRET_BYTES)
@@ -114,11 +138,11 @@ def _run_embedded(flags: argparse.Namespace, tree: MovedTree | None, tail: LogTa
                 config = _master_config(flags, tree, secret, split_address(address, 0), tail)
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
                 _mark_tree(config)
-                _report_start(flags.ready_fd, StartReport())
+                starter.report(StartReport())
                 task_status.started(str(config.socket))
         except* UserError as group:
             error = next(errors_in(group))
-            _report_start(flags.ready_fd, StartReport(error.message, error.hint))
+            starter.report(StartReport(error.message, error.hint))
             raise error from None
 
     places = _places(socket_path(flags), tree) | worker_places(worker.cache, worker.tmpdir)
@@ -255,15 +279,6 @@ def launcher_links(env: Mapping[str, str]) -> list[bytes]:
 
 def _tree_path(path: Path) -> bytes:
     return os.fsencode(os.path.realpath(path)).strip(b"/")
-
-
-def _report_start(ready_fd: int, start: StartReport) -> None:
-    if ready_fd >= 0:
-        try:
-            os.write(ready_fd, start.pack())
-            os.close(ready_fd)
-        except OSError:
-            pass  # the report was sent before, or the starter did not wait for it
 
 
 def master_parser() -> Parser:

@@ -5,6 +5,7 @@ it: they find the master by its socket, which is one file under both paths. Ther
 sees the same paths as its launchers, and translates none.
 """
 
+import contextlib
 import os
 import sys
 from argparse import Namespace
@@ -125,10 +126,8 @@ def _find_or_start(tree: MovedTree, place: Path) -> client.Client:
         return client.Client(socket)
     except client.NoMaster:
         wait_for_claims(tree.own)
-    try:
+    with contextlib.suppress(client.NoMaster):  # no claim has become a master, so start one
         return client.Client(socket)
-    except client.NoMaster:
-        pass
     source = find_source(place) or place
     exports = [] if source.is_relative_to(tree.own) else [source]
     master, is_ours = client.start_embedded(tree.own, exports=exports, at=str(tree.canonical))
