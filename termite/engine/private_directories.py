@@ -49,7 +49,7 @@ def locked_directory(parent: Path, prefix: str, mode: int) -> tuple[Path, int]:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         with suppress(FileNotFoundError):
             lock = os.open(path, DIRECTORY | os.O_NOFOLLOW)
-            with suppress(OSError):
+            with suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock).st_nlink:
                 os.fchmod(lock, mode)
@@ -59,7 +59,7 @@ def locked_directory(parent: Path, prefix: str, mode: int) -> tuple[Path, int]:
 
 def remove_leftovers(parent: Path, prefix: str) -> None:
     """Remove the directories in `parent` that begin with `prefix`, are ours, and have no lock."""
-    with suppress(OSError):
+    with suppress(OSError):  # it is gone, or it is no directory of ours to read
         directory = os.open(parent, DIRECTORY)
         try:
             remove_leftovers_in(directory, parent, prefix, os.geteuid())
@@ -76,7 +76,7 @@ def remove_leftovers_in(parent: int, shown: Path, prefix: str, owner: int) -> No
     for name in os.listdir(parent):
         if not name.startswith(prefix):
             continue
-        with suppress(OSError):
+        with suppress(OSError):  # another process has removed it, or it is none of ours
             lock = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
             try:
                 if os.fstat(lock).st_uid == owner and is_abandoned(lock):
@@ -152,7 +152,7 @@ def _take_out(directory: int, top: int, free_names: Iterator[str]) -> list[str]:
     """
     moved = []
     for entry in list(os.scandir(directory)):
-        with suppress(OSError):
+        with suppress(OSError):  # another process has removed it
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.name, dir_fd=directory)
             elif directory == top:

@@ -141,7 +141,7 @@ def _stored_text(cache: Path) -> str:
     until_s, size_bytes, files = time.monotonic() + SIZE_LIMIT_S, 0, 0
     for directory, _, names in os.walk(cache):
         for name in names:
-            with suppress(OSError):
+            with suppress(OSError):  # it was removed meanwhile
                 size_bytes += os.lstat(os.path.join(directory, name)).st_blocks * 512
                 files += 1
         if time.monotonic() > until_s:
@@ -178,7 +178,7 @@ def _own_tasks() -> int:
     tasks = 0
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
-            with suppress(OSError):
+            with suppress(OSError):  # the process has ended
                 if entry.stat().st_uid == os.geteuid():
                     tasks += len(os.listdir(f"/proc/{entry.name}/task"))
     return tasks

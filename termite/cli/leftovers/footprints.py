@@ -52,10 +52,10 @@ class Footprint:
             self.remove()
             return
         path = self.path.with_name(LATER + self.path.name.removeprefix(LATER))
-        with suppress(OSError):
+        with suppress(OSError):  # a full disk: the next sweep tries again
             self.path.write_text(json.dumps(self.places))
             self.path.rename(path)
-        self.path = path
+            self.path = path
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def worker_places(cache: Path, tmpdir: Path) -> dict[str, object]:
 def dead_footprints() -> Iterator[Footprint]:
     """Yield the due files of daemons that have ended, each locked until the next one."""
     for directory, name in _due_names():
-        with suppress(OSError):
+        with suppress(OSError):  # another sweep has removed it, or holds its lock
             fd = os.open(directory / name, _FLAGS)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,7 +133,7 @@ def living_places() -> list[dict[str, object]]:
     """Return the places of each daemon of this user that runs on this machine."""
     found = []
     for directory, name in _due_names():
-        with suppress(OSError):
+        with suppress(OSError):  # its daemon has removed it
             fd = os.open(directory / name, _FLAGS)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -150,7 +150,7 @@ def is_sweep_due() -> bool:
     This takes some 30 microseconds.
     """
     for directory, name in _due_names():
-        with suppress(OSError):
+        with suppress(OSError):  # its daemon has removed it
             fd = os.open(directory / name, _FLAGS)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -192,7 +192,7 @@ def _due_names() -> Iterator[tuple[Path, str]]:
         for name in names:
             if not name.removeprefix(LATER).startswith(ours):
                 continue
-            with suppress(OSError):
+            with suppress(OSError):  # another sweep has removed it
                 if not name.startswith(LATER) or time.time() - os.stat(directory / name).st_mtime > LATER_S:
                     yield directory, name
 
@@ -219,7 +219,7 @@ def _locked_file(directory: Path) -> tuple[int, Path]:
     while True:
         path = directory / f"{os.uname().nodename}-{os.urandom(8).hex()}"
         fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
-        with suppress(OSError):
+        with suppress(OSError):  # a file system without locks
             fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd, path

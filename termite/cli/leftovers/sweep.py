@@ -99,7 +99,7 @@ def _is_tree_swept(socket: Path, device: int, inode: int) -> bool:
 def _is_on(tree: Path, device: int) -> bool:
     """Return whether the disk of a tree that was not found is mounted, so that the tree is gone."""
     for place in (tree, *tree.parents):
-        with suppress(OSError):
+        with suppress(OSError):  # it is gone as well: look above it
             return place.stat().st_dev == device
     return False
 

@@ -56,7 +56,7 @@ def write_report(program: str, error: BaseException) -> Path:
     with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     for older in sorted(directory.iterdir())[:-MOST_REPORTS]:
-        with suppress(OSError):
+        with suppress(OSError):  # another crash has removed it
             older.unlink()
     return path
 

@@ -68,7 +68,7 @@ class RotatedFile(logging.Handler):
             if os.fstat(self._fd).st_size + more_bytes > self._limits.max_bytes:
                 self._rotate()
         except OSError as error:
-            with suppress(OSError):
+            with suppress(OSError):  # the error that is logged says why
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
             self._is_rotated = False  # before the next line, which comes here again
             log.warning("log-not-rotated path=%s reason=%r", self._path, error.strerror)
@@ -111,7 +111,7 @@ class RotatedFile(logging.Handler):
         new = os.open(self._path, _FLAGS | os.O_NOFOLLOW, 0o600)
         try:
             for number in (1, 2):  # a crash of the interpreter itself is written there
-                with suppress(OSError):
+                with suppress(OSError):  # the stream is closed
                     if os.path.samestat(os.fstat(number), ours):
                         os.dup2(new, number)
             os.dup2(new, self._fd, inheritable=False)

@@ -32,7 +32,7 @@ def read_address(file: Path) -> str:
 def remove_address(file: Path) -> None:
     """Remove the address of this process, but never that of another one."""
     if _read(file)[0] == os.getpid():
-        with suppress(OSError):
+        with suppress(OSError):  # the user has removed it
             file.unlink()
 
 

@@ -192,15 +192,15 @@ class RecordWriter:
             if not _begins_well(path):
                 log.warning("records-damaged path=%s", path)
                 for damaged in (path, path.with_name(index_name(path.name))):
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError):  # it stays, and readers pass over it
                         damaged.replace(damaged.with_name(damaged.name + DAMAGED))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the next master removes them
             for path in sorted(self.directory.glob("*" + DAMAGED))[: -2 * DAMAGED_KEPT]:
                 path.unlink()
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the next master removes it
         path.unlink()
 
 
@@ -211,7 +211,7 @@ def _append(fd: int, content: bytes, size: int) -> int:
         while written < len(content):
             written += os.write(fd, content[written:])
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # readers end at a damaged record
             os.ftruncate(fd, size)
         raise
     return size + len(content)

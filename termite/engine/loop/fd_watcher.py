@@ -86,5 +86,5 @@ class FdWatcher:
         except Exception:  # around one launcher or command: the others and the master go on
             log.exception("fd-call-failed fd=%d", fd)
             self._calls.pop(fd, None)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the call had closed it
                 self._epoll.unregister(fd)  # otherwise epoll would report it for ever

@@ -89,7 +89,7 @@ def other_name_of(root: Path, alias: Path, *, is_shared: bool = False) -> Iterat
         yield
     finally:
         if link >= 0:
-            with suppress(OSError):
+            with suppress(OSError):  # the next master of the tree replaces it
                 if os.fstat(link).st_nlink and not is_shared:
                     alias.unlink()
             os.close(link)

@@ -343,6 +343,6 @@ class Cas:
         remove_leftovers(Path(os.fsdecode(top)), "")
         with os.scandir(top) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # another mirror has removed it
                     if not entry.is_dir(follow_symlinks=False):
                         store_calls.unlink(entry.path)

@@ -37,7 +37,7 @@ class ProofTable:
         self._owner = owner
         self._known: set[bytes] = set()
         self._fd = -1
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # no place on the disk: they are known to this process only
             self._fd = store_calls.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:

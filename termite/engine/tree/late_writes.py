@@ -47,7 +47,7 @@ def is_being_written(fd: int) -> bool:
         return True
     except OSError:
         return False
-    with suppress(OSError):
+    with suppress(OSError):  # it was broken: a writer came after the answer
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 

@@ -203,7 +203,7 @@ class TemporaryFiles:
         Raise Retryable if the look fails.
         """
         parent, name = split(path)
-        with suppress(OSError), LookErrors(path):
+        with suppress(OSError), LookErrors(path):  # there is nothing, which is an answer
             fd = self._disk.open_directory(parent, os.O_PATH)
             try:
                 return look_calls.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -106,5 +106,5 @@ def _remove(group: Path) -> None:
     If a job is still being killed in it, the next worker removes it.
     """
     for directory, _, _ in os.walk(group, topdown=False):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # EBUSY: a job is still being killed
             os.rmdir(directory)

@@ -183,7 +183,7 @@ def remove_mirror_leftovers(cache: Path) -> None:
 
     Directories of mirrors that run are locked, and stay.
     """
-    with suppress(OSError):
+    with suppress(OSError):  # there is no cache yet
         top = os.open(cache, DIRECTORY)
         try:
             _clear_caches(top, cache)
@@ -193,7 +193,7 @@ def remove_mirror_leftovers(cache: Path) -> None:
 
 def _clear_caches(top: int, shown: Path) -> None:
     for name in (".", *(name for name in os.listdir(top) if name.startswith(USER_PREFIX))):
-        with suppress(OSError):
+        with suppress(OSError):  # it was removed, or is no directory
             cache = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
             try:
                 _clear_cache(cache, shown / name)
@@ -205,7 +205,7 @@ def _clear_cache(cache: int, shown: Path) -> None:
     """Remove the leftovers in the cache of one user, who may have put symlinks anywhere in it."""
     owner = os.fstat(cache).st_uid
     for place in PRIVATE_PLACES:
-        with suppress(OSError):
+        with suppress(OSError):  # this user has none
             directory = open_beneath(cache, os.fsencode(place), os.O_RDONLY | DIRECTORY)
             try:
                 remove_leftovers_in(directory, shown / place, "", owner)

@@ -169,14 +169,17 @@ def _mounted(pid: int, until_s: float) -> Iterator[tuple[tuple[int, int], int]]:
         if after.startswith("tmpfs ") and time.monotonic() < until_s:
             device, place = before.split()[2], before.split()[4]
             major, _, minor = device.partition(":")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it was unmounted, or the process has ended
                 space = os.statvfs(f"/proc/{pid}/root{os.fsdecode(unescape_mount_path(os.fsencode(place)))}")
                 yield (os.makedev(int(major), int(minor)), 0), (space.f_blocks - space.f_bfree) * space.f_frsize
 
 
 def _mapped_bytes(pid: int) -> int:
     """Return the shared memory that the process maps, which the job's look has counted."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file,
+    ):  # the process has ended
         for line in file.read(ROLLUP_BYTES).splitlines():
             if line.startswith(b"Pss_Shmem:"):
                 return int(line.split()[1]) * 1024

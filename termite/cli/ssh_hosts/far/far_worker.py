@@ -48,7 +48,7 @@ def last_lines(place: WorkerPlace) -> FarMessage:
     """Return the end of what the worker has said at its start, and of its log."""
     lines: list[str] = []
     for path in (place.said, place.log):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the worker has not written it
             lines += path.read_text(errors="replace").splitlines()[-LOG_LINES:]
     return {"log": lines}
 
@@ -191,7 +191,7 @@ def clean(place: WorkerPlace, wait_s: float) -> FarMessage:
         for name in names:  # overlayfs closes directories even to their owner
             path = os.path.join(directory, name)
             if not os.path.islink(path):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # the message below says what stays
                     os.chmod(path, 0o700)
     shutil.rmtree(place.top, ignore_errors=True)
     if place.top.exists():

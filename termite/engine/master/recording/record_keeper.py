@@ -4,7 +4,6 @@ The master's loop only appends to a queue. A batch is written at the latest half
 a master that is killed loses no more than that.
 """
 
-import contextlib
 import errno
 import logging
 import os
@@ -254,8 +253,10 @@ class RecordKeeper:
             self._complain(error)
         if build.is_over:
             build.is_closed = True
-            with contextlib.suppress(OSError):
+            try:
                 self._writer.end(build.id)
+            except OSError as error:
+                self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         """Log the first of several failures. The records are lost, and the builds go on."""

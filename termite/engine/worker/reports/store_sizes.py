@@ -102,7 +102,7 @@ def _sizes_in(store: int) -> Iterator[int]:
     for shard in os.listdir(store):
         if len(shard) != 2:
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it was removed meanwhile
             directory = open_beneath(store, os.fsencode(shard), DIRECTORY)
             try:
                 with os.scandir(directory) as entries:
