@@ -104,12 +104,12 @@ def test_a_shell_at_a_terminal_is_as_one_here(tree: Tree) -> None:
         for typed, answer in answers.items():
             terminal.type(typed + b"\r")
             assert terminal.read_until(PROMPT.encode()).endswith(answer), typed
-        terminal.type(b"sleep 100\r")
-        time.sleep(0.5)
+        terminal.type(b"sh -c 'echo on; exec sleep 100'\r")
+        terminal.read_until(b"on\r\n")
         terminal.type(b"\x03")
         assert b"^C" in terminal.read_until(PROMPT.encode())
-        terminal.type(b"sleep 100\r")
-        time.sleep(0.5)
+        terminal.type(b"sh -c 'echo on; exec sleep 100'\r")
+        terminal.read_until(b"on\r\n")
         terminal.type(b"\x1a")
         assert b"Stopped" in terminal.read_until(PROMPT.encode())
         terminal.type(b"kill %1; wait; echo gone\r")

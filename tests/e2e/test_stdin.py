@@ -166,7 +166,7 @@ def test_who_is_stopped_in_its_poll_still_gets_what_comes(tree: Tree) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"polls\n"
     assert process.stdout.readline() == b"on\n"
-    time.sleep(0.1)
+    time.sleep(0.1)  # the poll goes on, which nothing shows
     assert process.communicate(b"word", timeout=30)[0] == b"b'word'\n"
 
 
@@ -265,7 +265,7 @@ def test_a_job_that_is_killed_while_it_waits_leaves_the_rest(tree: Tree, number:
     process = tree.where.start(command, tree.path, stdin=reader)
     assert process.stdout is not None
     assert process.stdout.readline() == b"a\n"
-    time.sleep(0.2)
+    time.sleep(0.2)  # the job waits in its second read, which nothing shows
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == -number

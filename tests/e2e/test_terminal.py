@@ -126,9 +126,9 @@ def test_what_a_job_types_reaches_its_own_terminal_only(tree: Tree) -> None:
     script = "import fcntl, termios\nfor key in b'touch typed\\n': fcntl.ioctl(1, termios.TIOCSTI, bytes([key]))"
     argv = [tree.where.termite("termite"), "python3", "-c", script]
     with on_terminal(
-        tree.where, ["sh", "-c", '"$@"; read line; echo "got <$line>"', "sh", *argv], tree.path, env=NEVER
+        tree.where, ["sh", "-c", '"$@"; echo over; read line; echo "got <$line>"', "sh", *argv], tree.path, env=NEVER
     ) as terminal:
-        time.sleep(1)
+        terminal.read_until(b"over\r\n")
         terminal.type(b"mine\n")
         text = terminal.finish()[1]
     assert b"got <mine>" in text, text

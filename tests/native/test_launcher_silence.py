@@ -76,7 +76,7 @@ def test_a_master_that_answers_may_run_a_job_for_long(hasty: Path, tree: Path, m
 def test_a_short_job_asks_nothing(hasty: Path, tree: Path, master: FakeMaster) -> None:
     with started([hasty, "echo", "x"], tree) as process:
         talk = master.accept()
-        time.sleep(TICK_S * 1.5)
+        time.sleep(TICK_S * 1.5)  # shorter than the silence after which it asks
         talk.say(exit_code(0))
         assert finish(process) == (0, b"", b"")
     assert talk.is_closed()

@@ -363,7 +363,7 @@ def test_a_use_after_a_while_is_noted_and_the_blob_stays_verified(cas: Cas, monk
     monkeypatch.setattr(cas_module, "USED_AGAIN_S", 0.0)
     before = path.stat().st_mtime_ns
     for look in (cas.is_verified, cas.verify, cas.path, lambda digest: read(cas, digest)):
-        time.sleep(0.05)
+        time.sleep(0.05)  # times of files are those of the kernel's ticks
         assert look(digest)
         assert path.stat().st_mtime_ns > before
         before = path.stat().st_mtime_ns
@@ -387,7 +387,7 @@ def test_a_blob_that_changes_while_it_is_verified_is_hashed_again(cas: Cas, monk
     os.utime(path)
 
     def and_change(fd: int, digest: Digest) -> bool:
-        time.sleep(0.05)
+        time.sleep(0.05)  # times of files are those of the kernel's ticks
         flip(cas, digest)
         return True
 

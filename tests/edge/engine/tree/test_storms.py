@@ -171,7 +171,7 @@ def test_what_was_written_after_the_watches_were_asked_can_have_been_written_aga
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
     (tmp_path / "before" / "f").write_text("x")
-    time.sleep(3 * TICK_NS / 1e9)
+    time.sleep(3 * TICK_NS / 1e9)  # times of files are those of the kernel's ticks
     disk_follower.drain()
     (tmp_path / "after" / "f").write_text("x")
     time.sleep(3 * TICK_NS / 1e9)
