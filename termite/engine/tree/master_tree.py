@@ -1,7 +1,7 @@
 """Serve the user's files to mirrors, and bring the results of jobs back to them.
 
 This module joins the parts of the room: the journal numbers the changes of everything that was
-served.
+served. `drain` gives each local edit its number, and a job that starts later sees the edit.
 """
 
 import contextlib
