@@ -38,7 +38,9 @@ def master_of(staging: Path) -> Iterator[Staging]:
     """Begin and end as a master of the tree."""
     opened = Staging(bytes(staging.parent).strip(b"/"))
     try:
-        clear_staging(staging.parent, opened.fd, opened.plan.label)
+        clear_staging(staging.parent, opened.fd, opened.plan.label, opened.discarded)
+        while opened.discarded:
+            opened.discarded.take()
         yield opened
     finally:
         opened.close()

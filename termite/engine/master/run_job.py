@@ -303,7 +303,7 @@ def has_warnings(master: Master, job: Job) -> bool:
 async def show_warnings(master: Master, job: Job) -> None:
     """Notify the user of ignored rules and settings, and of results that were discarded."""
     while master.tree.discarded:
-        await job.launcher.notice(f"termite: {master.tree.discarded.pop(0)}")
+        await job.launcher.notice(f"termite: {master.tree.discarded.take()}")
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     warning = environment_of(job.request.invocation).warning

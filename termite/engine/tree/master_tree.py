@@ -84,7 +84,7 @@ class MasterTree:
         self._temporary = TemporaryFiles(self._disk, self._exports, self._follower)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
-        self.discarded: list[str] = []  # lines that name what is missing of the results of killed masters
+        self.discarded = self._staging.discarded  # lines that name what is missing of the results of killed masters
         staging = self._staging
         staging.earlier = clear_staging(staging.path.parent, staging.fd, staging.plan.label, self.discarded)
         self._contents = FileContents(self._disk, self._exports, self._hashes, self._follower, self._journal)

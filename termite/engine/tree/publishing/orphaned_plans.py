@@ -16,6 +16,7 @@ from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEnt
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import RECORD, remove_recorded
 from termite.engine.tree.publishing.change_check import find_changed
+from termite.engine.tree.publishing.discard_note import NOTE, DiscardNote
 from termite.engine.tree.publishing.plan_file import PREFIX, FoundPlan, is_alive, lock, plan_names
 from termite.engine.tree.publishing.redo import (
     SHOWN_NAMES,
@@ -35,18 +36,18 @@ OWN_FILES = (CLOCK, IGNORE)  # of the staging directory: they belong to no plan
 log = logging.getLogger(__name__)
 
 
-def clear_staging(root: Path, staging: int, own_label: bytes, discarded: list[str] | None = None) -> frozenset[bytes]:
+def clear_staging(root: Path, staging: int, own_label: bytes, note: DiscardNote) -> frozenset[bytes]:
     """Finish the plans of masters that have ended, and remove everything else that they have left.
 
     A plan is discarded if anything that it names has changed since, or cannot be looked at. Then
-    `discarded` gets lines that name what is missing. The plan and the staged files of a master that
+    `note` gets lines that name what is missing. The plan and the staged files of a master that
     lives are not touched. `own_label` is b"" for a process that has no plan. Return the plan files
     that stay, other than our own. Raise OSError.
     """
     # Entries are listed before plans. So an entry whose plan is not found has no living owner.
-    entries = [entry for entry in map(os.fsencode, os.listdir(staging)) if entry not in OWN_FILES]
+    entries = [entry for entry in map(os.fsencode, os.listdir(staging)) if entry not in (*OWN_FILES, NOTE)]
     kept = {own_label} - {b""}
-    files = set()
+    files, locked = set(), set[bytes]()
     with ExitStack() as locks:  # kept until all is removed: another process must not use a plan that goes
         for name in plan_names(staging):
             label = name.removeprefix(PREFIX)
@@ -61,9 +62,8 @@ def clear_staging(root: Path, staging: int, own_label: bytes, discarded: list[st
             locks.callback(os.close, fd)
             if not lock(fd, wait=False):
                 kept.add(label)
-            elif os.fstat(fd).st_nlink and _finish_orphan(
-                name, fd, root, staging, [] if discarded is None else discarded
-            ):
+                locked.add(name)
+            elif os.fstat(fd).st_nlink and _finish_orphan(name, fd, root, staging, note):
                 files.add(name)
         for entry in entries:
             label = entry.removeprefix(PREFIX) if entry.startswith(PREFIX) else entry.partition(b".")[0]
@@ -71,6 +71,8 @@ def clear_staging(root: Path, staging: int, own_label: bytes, discarded: list[st
                 if RECORD in entry:
                     _remove_recorded_area(root, staging, entry)
                 _remove_entry(staging, entry)
+    note.await_plans(locked)
+    note.read()
     return frozenset(files | {PREFIX + label for label in kept - {own_label}})
 
 
@@ -101,7 +103,8 @@ def clear_abandoned_tree(top: int) -> bool:
     """Finish the plans in a tree whose masters have ended, and remove its staging directory.
 
     `top` is the open top of the tree. Do nothing if the staging directory is another user's. Return
-    whether nothing is left: a launcher may still ask for its plan. Raise OSError.
+    whether nothing is left: a launcher may still ask for its plan. A note of lost results stays for
+    the next master. Raise OSError.
     """
     try:
         staging = open_staging(top, is_made=False)
@@ -110,8 +113,11 @@ def clear_abandoned_tree(top: int) -> bool:
     try:
         if os.fstat(staging).st_uid != os.geteuid():
             return True
-        if clear_staging(Path(os.readlink(f"/proc/self/fd/{top}")), staging, b""):
+        note = DiscardNote(staging)
+        if clear_staging(Path(os.readlink(f"/proc/self/fd/{top}")), staging, b"", note):
             return False
+        if note.is_left():
+            return True
         for entry in OWN_FILES:
             with suppress(FileNotFoundError):  # an earlier version had only one of them
                 os.unlink(entry, dir_fd=staging)
@@ -124,7 +130,7 @@ def clear_abandoned_tree(top: int) -> bool:
     return True
 
 
-def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, discarded: list[str]) -> bool:
+def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, note: DiscardNote) -> bool:
     """Finish or discard the plan of an ended master. Return whether a launcher may ask for it."""
     try:
         found = FoundPlan(name, fd)
@@ -143,7 +149,7 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int, discarded: li
                 _remove_near_copies(record.plan.steps, root)
             names = b" ".join(trouble.left[:SHOWN_NAMES])
             log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
-            discarded += trouble.later_lines()
+            note.add(trouble.later_lines())
     return any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
 
 

@@ -22,6 +22,7 @@ from termite.engine.sparse_content import ContentHash, copy_pieces, is_sparse_fi
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import FsErrors, remove_beneath
 from termite.engine.tree.logic.visibility import STAGING
+from termite.engine.tree.publishing.discard_note import NOTE, DiscardNote
 from termite.engine.tree.publishing.plan_file import PlanFile
 from termite.engine.tree.volumes import volume_of
 
@@ -41,7 +42,8 @@ class Staging:
     Methods block, and raise OSError if the disk refuses. Staged files are named by one name, as
     `reserve` returns it. All names of one master begin with the label of its plan file. `recorded`
     are the directories in which this master has made areas. `earlier` are the plan files of earlier
-    masters for which a launcher may ask.
+    masters for which a launcher may ask. `discarded` are the lost results of killed masters, of
+    which the user must hear.
     """
 
     def __init__(self, writable_root: bytes) -> None:
@@ -60,6 +62,7 @@ class Staging:
             raise UserError(f"{self.path}: {e.strerror}", hint="results are staged there") from e
         self.recorded: set[bytes] = set()
         self.earlier: frozenset[bytes] = frozenset()
+        self.discarded = DiscardNote(self.fd)
         self._count = 0
         self._top_path = b"/" + writable_root
         self._top_status = os.fstat(self._top)
@@ -108,10 +111,13 @@ class Staging:
         """Remove the directory with everything in it.
 
         If a launcher may still ask how its job has ended, the plan file stays, and the launcher
-        removes it. The `earlier` plans stay, too.
+        removes it. The `earlier` plans stay, too, and a note that nobody has read.
         """
         os.close(self._clock)
-        kept = self.earlier if self.plan.close() else self.earlier | {self.plan.name}
+        earlier = self.earlier.intersection(map(os.fsencode, os.listdir(self.fd)))  # others remove theirs
+        kept = earlier if self.plan.close() else earlier | {self.plan.name}
+        if self.discarded.is_left():
+            kept |= {NOTE}
         if kept:
             kept |= {IGNORE}
         remove_beneath(self._top, STAGING, STAGING, {join(STAGING, name) for name in kept})

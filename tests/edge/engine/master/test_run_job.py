@@ -108,13 +108,20 @@ class FakeWriter:
         pass
 
 
+class Lines(list[str]):
+    """Stands for the note of lost results."""
+
+    def take(self) -> str:
+        return self.pop(0)
+
+
 class FakeTree:
     def __init__(self, steps: list[str]) -> None:
         self.steps = steps
         self.number = 5
         self.fifos = 0
         self.is_finishing = False
-        self.discarded: list[str] = []
+        self.discarded = Lines()
         self.misses_changes = False
         self.notes = SimpleNamespace(is_mixed=False, seals=0)
         self.temporary = (b"tmp",)
@@ -1152,7 +1159,7 @@ async def test_a_launcher_that_has_lost_its_connection_may_ask_the_plan_as_long_
 async def test_the_next_command_names_what_is_missing_of_a_killed_master(tmp_path: Path) -> None:
     (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
     world = World(tmp_path, script(end=ran()))
-    world.tree.discarded = ["not all", "not written: b"]
+    world.tree.discarded += ["not all", "not written: b"]
     told = await world.say("ar q x")
     assert told[:2] == [(b"N", b"termite: not all\n"), (b"N", b"termite: not written: b\n")]
     assert await world.say("gcc") == [(b"E", b"code=0\0")], "it is told once"

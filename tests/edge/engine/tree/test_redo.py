@@ -506,6 +506,11 @@ async def test_a_discarded_plan_leaves_no_copies_beside_its_places(tmp_path: Pat
     (root / "moved/1").write_text("edited")
     sweep_up(root)
     assert sum(path.exists() for path in near) < 40
+    assert sorted(staged_names(root)) == ["discarded"], "for the next master"
+    home = new_master(root)
+    while home.discarded:
+        home.discarded.take()
+    home.close()
     assert not (root / ".termite-staging").exists()
 
 
