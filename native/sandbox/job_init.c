@@ -25,6 +25,7 @@ extern char **environ;
 
 enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
 enum { IGNORABLE_SIGNALS = 31 };
+enum { MUCH_BYTES = 1 << 20 }; /* no scratch space of a worker in order is so small */
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
 
@@ -314,6 +315,9 @@ static _Noreturn void say_end(const struct job *job, const struct ends *ends, in
             record_add(&said, "linked", "1");
         if (are_left)
             record_add(&said, "left", "1");
+        unsigned long long written = written_bytes();
+        if (written >= MUCH_BYTES)
+            record_add_number(&said, "written", (long long)written);
     }
     if (ends->input >= 0)
         record_add_number(&said, "stdin_offset", lseek(ends->input, 0, SEEK_CUR));

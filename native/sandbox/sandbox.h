@@ -299,6 +299,9 @@ unsigned long long newest_process(void);
 /* Return how many processes the job has made, if they are so many that it may have met its limit,
  * or 0. Set `is_full` if it still meets its limit. */
 unsigned long long made_processes(const struct job *job, long long lasted_ns, bool *is_full);
+/* Return how many bytes the processes of the job have written by write(2) and its like, those that
+ * were reaped. Return 0 if it is not known. */
+unsigned long long written_bytes(void);
 /* Return whether processes of the job live on for a while after its command. A job that has none
  * waits for nothing. */
 bool are_processes_left(void);

@@ -156,6 +156,21 @@ async def test_a_job_that_did_something_else_when_space_ran_out_is_tried_elsewhe
 
 
 @is_mirror
+async def test_a_job_that_fills_and_empties_the_space_between_two_looks_is_tried_elsewhere(narrow: Bench) -> None:
+    """Nobody looks meanwhile: what the job has written tells it."""
+    for script in (
+        "if head -c 20000000 /dev/zero >part; then echo fits; else echo full; fi >out; rm part; exit 0",
+        "(head -c 20000000 /dev/zero >part || echo full >out; rm part) & wait; exit 0",
+    ):
+        with pytest.raises(Retryable) as caught:
+            await narrow.sh(script)
+        assert caught.value.reason is Reason.SCRATCH_FULL
+    ended = await narrow.sh("head -c 3000000 /dev/zero >part; rm part; exit 0")
+    assert (ended.exit, ended.result.written_bytes >= 3_000_000) == (Exit(0), True), "there was room for that"
+    assert (await narrow.sh("exit 0")).result.written_bytes == 0, "what is not much is not reported"
+
+
+@is_mirror
 async def test_a_sandbox_program_that_cannot_be_started_is_tried_elsewhere(bench: Bench, tmp_path: Path) -> None:
     sandboxes = Sandboxes(tmp_path / "missing", bench.scratch, tmpfs=False)
 

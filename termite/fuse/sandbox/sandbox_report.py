@@ -54,7 +54,8 @@ class SandboxResult(msgspec.Struct, frozen=True):
     until `Sandboxes.discard`. `is_full`: it met a limit of processes when its command ended.
     `processes_made` is 0, or the number that it has made, if that is beyond its limit. `is_linked`:
     a file got another name, and a program may have compared both inode numbers. `is_left`: a
-    process of the job outlived its command. `trace` is None if the job was not traced.
+    process of the job outlived its command. `written_bytes` went to files, pipes and sockets; 0: not
+    much. `trace` is None if the job was not traced.
     """
 
     exit: Exit
@@ -69,6 +70,7 @@ class SandboxResult(msgspec.Struct, frozen=True):
     processes_made: int = 0
     is_linked: bool = False
     is_left: bool = False
+    written_bytes: int = 0
     trace: NotedTrace | None = None
 
 
@@ -118,9 +120,12 @@ def sandbox_result(
     )
     offset, is_full = _number(records, "stdin_offset", -1), "full" in records
     made, is_linked, is_left = _number(records, "made", 0), "linked" in records, "left" in records
+    written_bytes = _number(records, "written", 0)
     trace = _trace(records, paths) if "calls" in records else None
     spans = (usage, started_ns, ended_ns, timed_out)
-    return SandboxResult(exit, exec_errno, *spans, upper, offset, is_full, made, is_linked, is_left, trace)
+    return SandboxResult(
+        exit, exec_errno, *spans, upper, offset, is_full, made, is_linked, is_left, written_bytes, trace
+    )
 
 
 def _trace(records: Mapping[str, str], paths: bytes) -> NotedTrace:

@@ -105,6 +105,9 @@ class Sandboxes:
             raise Retryable(Reason.SANDBOX_FAILED, f"no scratch directory: {error.strerror}") from error
         self._of_jobs[spec.job] = io.scratch
         began_s, started_ns = time.monotonic(), time.time_ns()
+        if not self._watches:  # nobody has looked since the last job
+            self.scratch.check_space(began_s)
+        room_bytes = self.scratch.room_bytes
         try:
             sandbox, trace = await self._sources.take(spec)
         except BaseException:
@@ -131,7 +134,7 @@ class Sandboxes:
             raise Retryable(Reason.SANDBOX_STUCK, watch.verdict)
         result = sandbox_result(report, started_ns, timed_out, io.scratch / "upper", paths)
         self.limits.raise_if_hit(limit, result)
-        self._raise_shortage(result, began_s)
+        self._raise_shortage(result, began_s, room_bytes)
         return result
 
     async def keep_watching(self) -> None:
@@ -175,8 +178,11 @@ class Sandboxes:
         if scratch is not None:
             self.scratch.remove_later(scratch)
 
-    def _raise_shortage(self, result: SandboxResult, began_s: float) -> None:
-        """Raise Retryable if the result may come from a shortage on this machine."""
+    def _raise_shortage(self, result: SandboxResult, began_s: float, room_bytes: int) -> None:
+        """Raise Retryable if the result may come from a shortage on this machine.
+
+        `room_bytes` of scratch space were free when the job began.
+        """
         has_failed, now_s = result.exit != Exit(0), time.monotonic()
         peak_bytes = result.usage.peak_memory_bytes
         if has_failed:
@@ -185,6 +191,7 @@ class Sandboxes:
         else:
             self._shortages.check_success(now_s, peak_bytes)
         is_full = self.scratch.is_full() or self.scratch.was_full_since(began_s)
+        is_full = is_full or self.scratch.may_have_filled(room_bytes, result.written_bytes)
         if is_full or (has_failed and self.scratch.was_low_since(began_s)):
             raise Retryable(Reason.SCRATCH_FULL)
         self._shortages.raise_if_hit(began_s, peak_bytes, is_full=result.is_full)

@@ -49,6 +49,8 @@ class Scratch:
         self._made = itertools.count(1)
         self._unwanted: list[Path] = []
         self._low_at_s = self._full_at_s = -math.inf
+        self.room_bytes = 0  # that was free at the last look
+        self._inode_room_bytes: float = math.inf  # what the free inodes stand for
         self._is_tmpfs = False
         self._size_bytes = self._wanted_bytes = 0  # of the tmpfs; 0: as it was mounted
         self._remover = self.remover_pid = -1  # `_remover` is the pipe that takes the names
@@ -157,12 +159,13 @@ class Scratch:
         """
         if self._size_bytes != self._wanted_bytes:
             self._resize()
-        free_bytes = self._free_bytes()
+        free_bytes = self.room_bytes = self._free_bytes()
         if free_bytes < LOW_BYTES:
             self._low_at_s = now_s
         if free_bytes < FULL_BYTES:
             self._full_at_s = now_s
-        return min(max(MIN_CHECK_S, (free_bytes - LOW_BYTES) / MAX_WRITE_BYTES_S), MAX_CHECK_S)
+        least_bytes = min(free_bytes, self._inode_room_bytes)
+        return min(max(MIN_CHECK_S, (least_bytes - LOW_BYTES) / MAX_WRITE_BYTES_S), MAX_CHECK_S)
 
     def was_low_since(self, then_s: float) -> bool:
         """Return whether a job that failed since then may have failed for want of space.
@@ -178,6 +181,15 @@ class Scratch:
         """
         return self._full_at_s >= then_s
 
+    @staticmethod
+    def may_have_filled(room_bytes: int, written_bytes: int) -> bool:
+        """Return whether a job may have used up the space that was free when it began.
+
+        It may have removed everything between two looks. A job that wrote less has not done that
+        alone. Bytes that a job writes to pipes count, too.
+        """
+        return written_bytes > 0 and written_bytes >= room_bytes - FULL_BYTES
+
     def _resize(self) -> None:
         room = mirror_calls.statvfs(self._root)
         size_bytes = max(self._wanted_bytes, (room.f_blocks - room.f_bfree) * room.f_frsize)
@@ -191,7 +203,9 @@ class Scratch:
 
     def _free_bytes(self) -> int:
         room = mirror_calls.statvfs(self._root)
-        has_inodes = room.f_files == 0 or room.f_ffree >= FEW_INODES  # btrfs counts no inodes
+        counts_inodes = room.f_files != 0  # btrfs counts none
+        has_inodes = not counts_inodes or room.f_ffree >= FEW_INODES
+        self._inode_room_bytes = room.f_ffree * BYTES_PER_INODE if counts_inodes else math.inf
         return room.f_bavail * room.f_frsize if has_inodes else 0
 
     def _start_remover(self) -> bool:

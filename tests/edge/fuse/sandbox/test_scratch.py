@@ -155,6 +155,13 @@ def test_a_moment_of_little_space_is_remembered(
     assert not scratch.was_low_since(5.5)
 
 
+def test_free_inodes_that_become_few_are_looked_at_as_often(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = os.statvfs_result((4096, 4096, 10**9, 10**8, 10**8, 10**6, 20_000, 20_000, 0, 255))
+    monkeypatch.setattr(mirror_calls, "statvfs", lambda path: now)
+    assert scratch.check_space(0.0) == 0.02
+    assert not scratch.was_low_since(0.0)
+
+
 @pytest.mark.parametrize(("free_mb", "pause_s"), [(0, 0.02), (200, 0.02), (1152, 0.125), (100_000, 0.5)])
 def test_the_less_space_there_is_the_sooner_it_is_looked_at_again(
     scratch: Scratch, monkeypatch: pytest.MonkeyPatch, free_mb: int, pause_s: float
