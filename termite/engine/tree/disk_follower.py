@@ -14,14 +14,13 @@ directory refuses to be opened (EACCES), its places are checked again as well, b
 it does not. No drain fails because of that: local commands are refused, too.
 """
 
-import errno
 import logging
 import os
 from collections.abc import Mapping
 
 import msgspec
 
-from termite.engine.errors import FsError, Retryable, Stale
+from termite.engine.errors import Retryable, Stale
 from termite.engine.look_errors import GONE
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
@@ -32,6 +31,7 @@ from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch
 from termite.engine.tree.logic.failed_looks import FailedLooks
 from termite.engine.tree.logic.outside_entries import OutsideEntries
 from termite.engine.tree.logic.visibility import Exports
+from termite.engine.tree.tools.private_entries import refusal_of
 from termite.engine.tree.watch import Watches
 
 # A drain must report everything that was done before it began. Other programs may go on writing, so
@@ -86,7 +86,7 @@ class DiskFollower:
             except OSError as error:
                 if error.errno in GONE and _is_replaced(self, directory, seen):
                     raise Stale(path) from error
-                raise FsError(error.errno or errno.EIO, directory) from error
+                raise refusal_of(self._disk, self.exports, directory, error) from error
             self.tree.serve(directory, listing)
             self.outside.add(directory, len(listing), asker)
             self._record_own(directory, own, changes)

@@ -6,11 +6,12 @@ take another file, or go on without it. Therefore a mirror asks for such a name.
 symlinks are shown, so that the look goes on. A file makes the command run on the master's machine.
 """
 
+import errno
 import os
 import stat
 
 from termite.engine import look_calls
-from termite.engine.errors import Reason, Retryable
+from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.look_errors import is_answer
 from termite.engine.model import Attr
 from termite.engine.paths import is_within, split
@@ -82,3 +83,16 @@ def find_entry(disk: Disk, exports: Exports, path: bytes) -> Attr | None:
         raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
     size = len(target) if target else DIRECTORY_BYTES
     return Attr(st.st_mode, size, wire_ns(st.st_mtime_ns), target=target)
+
+
+def refusal_of(disk: Disk, exports: Exports, directory: bytes, error: OSError) -> TermiteError:
+    """Return the error for a job that asks for a directory of which the master cannot say everything.
+
+    The kernel lets a job do what the mode allows: to look names up (0300), or to list them (0600).
+    Therefore, in a directory of our own in the tree, only a local command does it right.
+    """
+    if error.errno in (errno.EACCES, errno.EPERM) and exports.is_live(directory):
+        there = disk.look(directory)
+        if there is not None and there.st_uid == os.geteuid():
+            return Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(directory))
+    return FsError(error.errno or errno.EIO, directory)

@@ -1,5 +1,6 @@
 """Test which paths of this machine exist but are not shown to jobs."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import Reason, Retryable
+from termite.engine.errors import FsError, Reason, Retryable
+from termite.engine.tree.disk import Disk
+from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.tools.private_entries import refusal_of
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from tests.edge.engine.tree.tree_jobs import tree_path
 
@@ -216,3 +220,16 @@ def test_nobody_learns_of_what_is_excluded_or_made_by_the_sandbox(tree: MasterTr
     (base / "d" / "out").symlink_to("../excluded")
     for path in (base / "excluded", base / "excluded/f", base / "d/out/f", Path("/dev/null"), Path("/proc/1")):
         assert tree.private_entry(tree_path(path)) is None, path
+
+
+def test_a_directory_of_the_tree_that_its_owner_may_not_list_sends_the_command_home(base: Path) -> None:
+    exports, disk = Exports(tree_path(base / "project"), (), (), ()), Disk(b"/")
+    for name in ("project/d", "other"):
+        (base / name).mkdir(parents=True)
+    refused = PermissionError(errno.EACCES, "refused")
+    found = [
+        refusal_of(disk, exports, tree_path(base / name), refused) for name in ("project/d", "project/none", "other")
+    ]
+    disk.close()
+    assert isinstance(found[0], Retryable) and found[0].reason is Reason.UNSEEN_PROGRAM
+    assert [error.errno for error in found[1:] if isinstance(error, FsError)] == [errno.EACCES] * 2
