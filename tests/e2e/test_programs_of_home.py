@@ -479,7 +479,7 @@ MET_INSIDE = {
 
 @pytest.fixture(scope="module")
 def met(shared: Tree) -> Home:
-    """Return a home with a library, an interpreter and a file, and a tree with programs that use them."""
+    """Return a home with a library, an interpreter and a file, and a tree that uses them."""
     tree = shared.subtree("met")
     home = Home(tree)
     home.mkdir("lib")

@@ -63,8 +63,8 @@ class DirectoryNode(Node):
     """A directory of a view.
 
     `listing` has the entries that the view shows in it, and `names` their order. Both are None
-    until the kernel asks for them. If it `is_private`, it was not listed, and a job has asked for it
-    by name.
+    until the kernel asks for them. If it `is_private`, it was not listed, and a job has asked for
+    it by name.
     """
 
     __slots__ = ("is_private", "listing", "names", "view")

@@ -222,9 +222,9 @@ class InheritedAccess:
                 raise Retryable(Reason.ATTRIBUTES_SET, repr("/" + os.fsdecode(found)))
 
     def _find_attributed(self, path: bytes) -> bytes:
-        """Return an entry at or below a path that has extended attributes, which no job sees, or b"".
+        """Return an entry at or below a path that has extended attributes, or b"".
 
-        If there are too many entries, return the last one that was looked at.
+        No job sees these. If there are too many entries, return the last one that was looked at.
         """
         parent, name = self._directories.parent(path)
         top = b"/proc/self/fd/%d/%b" % (parent, name)
@@ -254,7 +254,7 @@ class InheritedAccess:
     def _keep(self, path: bytes, attr: Attr, name: bytes, area: int) -> bool:
         """Give a file that was written in place what the old one has.
 
-        That is the owner, the group and the extended attributes with the list. The kernel drops
+        These are the owner, the group and the extended attributes with the list. The kernel drops
         privileges (`security.capability`) at a write. Raise Retryable if we may not give it.
         """
         there = self._directories.look(path)

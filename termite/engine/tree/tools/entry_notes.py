@@ -30,9 +30,9 @@ class EntryNotes:
     """The notes on the entries of one tree.
 
     If the tree `is_mixed`, it has an entry of another user or group. `seals` counts the files that
-    were sealed because a symlink leads to them. `is_shown` returns whether jobs see a path. `partial`
-    has the directories with entries that jobs do not see, and `unlisted` those of which only what
-    leads further was looked at.
+    were sealed because a symlink leads to them. `is_shown` returns whether jobs see a path.
+    `partial` has the directories with entries that jobs do not see, and `unlisted` those of which
+    only what leads further was looked at.
     """
 
     def __init__(self, exports: Exports, is_shown: IsShown) -> None:
@@ -73,7 +73,7 @@ class EntryNotes:
             self.partial.add(directory)
 
     def hides(self, directory: bytes) -> tuple[bool, bool]:
-        """Return whether a directory has entries that jobs do not see, and whether it was not listed.
+        """Return whether a directory has entries that jobs do not see, and whether it is unlisted.
 
         If it has, mirrors ask for each entry that they lack.
         """

@@ -1,9 +1,10 @@
 """Look for entries that jobs ask for by name, in directories of which they see a part only.
 
 A loader that follows a RUNPATH, an interpreter that reads a `.pth` file, and git that follows
-`gitdir:` all look for a name in a private place. If the name were missing without a word, they would
-take another file, or go on without it. Therefore a mirror asks for such a name. Directories and
-symlinks are shown, so that the look goes on. A file makes the command run on the master's machine.
+`gitdir:` all look for a name in a private place. If the name were missing without a word, they
+would take another file, or go on without it. Therefore a mirror asks for such a name. Directories
+and symlinks are shown, so that the look goes on. A file makes the command run on the master's
+machine.
 """
 
 import errno
@@ -22,8 +23,8 @@ from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, Exports, 
 from termite.engine.tree.tools.slow_mounts import slow_mounts
 
 DIRECTORY_BYTES = 4096  # the size of every directory that jobs see
-# The package manager's. Compilers look there for hundreds of names that are missing, and each program
-# for /etc/ld.so.preload. What root alone may read there is no part of a build.
+# The package manager's. Compilers look there for hundreds of names that are missing, and each
+# program for /etc/ld.so.preload. What root alone may read there is no part of a build.
 _OF_SYSTEM = tuple(f"{top}{name}".encode() for top in ("", "usr/") for name in ("bin", "sbin", "lib", "lib32", "lib64"))
 _MORE_OF_SYSTEM = (b"etc", b"usr/include", b"usr/libexec", b"usr/share", b"usr/src")
 
@@ -86,7 +87,7 @@ def find_entry(disk: Disk, exports: Exports, path: bytes) -> Attr | None:
 
 
 def refusal_of(disk: Disk, exports: Exports, directory: bytes, error: OSError) -> TermiteError:
-    """Return the error for a job that asks for a directory of which the master cannot say everything.
+    """Return the error for a job that asks for a directory which the master may not list.
 
     The kernel lets a job do what the mode allows: to look names up (0300), or to list them (0600).
     Therefore, in a directory of our own in the tree, only a local command does it right.

@@ -18,6 +18,9 @@ class GetEntry(Message, frozen=True):
 
 
 class Entry(Message, frozen=True):
-    """The reply to GetEntry: the attributes of a directory or a symlink, or None if nothing is there."""
+    """The reply to GetEntry: the attributes of a directory or a symlink.
+
+    They are None if nothing is there.
+    """
 
     attr: Attr | None = None
