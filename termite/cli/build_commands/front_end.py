@@ -2,7 +2,7 @@
 
 An error in this module never fails the build: the build runs without workers, after one line that
 says why. Every build waits for the imports of this module; dataclasses, typing and argparse alone
-would take 11 ms. What one build tool needs is in its plugin (termite/plugins/), not here.
+would take 11 ms. The needs of one build tool are met in its plugin (termite/plugins/), not here.
 """
 
 import contextlib
