@@ -16,7 +16,7 @@ from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.launcher_socket import bound_socket
 from termite.engine.launch.listener import ControlSession, Feed, LauncherListener, RestOfJob
 from termite.engine.loop.fd_watcher import FdWatcher
-from termite.engine.wire.protocol.control_requests import AskWatch, ControlAnswer, ControlRequest
+from termite.engine.status.control_requests import AskWatch, ControlAnswer, ControlRequest
 
 
 class NoJobs:

@@ -22,8 +22,8 @@ from termite.engine.launch.vantage import own_ids, own_vantage
 from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.paths import MASTER_SOCKET
 from termite.engine.socket_peers import peer_ids
+from termite.engine.status.control_requests import ControlAnswer, ControlRequest
 from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.control_requests import ControlAnswer, ControlRequest
 
 READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer

@@ -33,7 +33,7 @@ from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 from termite.engine.nearest_name import wrong_name
-from termite.engine.wire.protocol.control_requests import BeginBuild, EndBuild
+from termite.engine.status.control_requests import BeginBuild, EndBuild
 
 TYPE_CHECKING = False  # not typing's: every build waits for this import
 if TYPE_CHECKING:

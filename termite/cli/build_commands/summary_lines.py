@@ -8,7 +8,7 @@ from pathlib import Path
 from termite.cli.places import web_address_file
 from termite.engine.errors import Reason, UserError, words_of
 from termite.engine.paths import is_inside
-from termite.engine.wire.protocol.control_requests import ControlAnswer
+from termite.engine.status.control_requests import ControlAnswer
 
 NAMED_MISSES = 3  # kinds of causes, of twelve
 # Values of `MissCause` and of `PathEvent`. Every build waits for this module, and to import these

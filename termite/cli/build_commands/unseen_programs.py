@@ -1,7 +1,7 @@
 """Say after a build which programs of the user its commands could not have on workers."""
 
 from termite.engine.errors import Reason
-from termite.engine.wire.protocol.control_requests import ControlAnswer
+from termite.engine.status.control_requests import ControlAnswer
 
 UNSEEN = Reason.UNSEEN_PROGRAM.value
 NAMED_PROGRAMS = 3  # as many as a person reads in one line

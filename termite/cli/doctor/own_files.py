@@ -14,8 +14,8 @@ from termite.cli.places import CACHE, STATE, candidates, own_directory, working_
 from termite.engine.decide.logic.switches import VARIABLES, accepted_settings, is_accepted, nearest_variable
 from termite.engine.errors import UserError
 from termite.engine.host.ownership import find_stranger
+from termite.engine.status.control_requests import AskStatus
 from termite.engine.wire.identity import read_secret
-from termite.engine.wire.protocol.control_requests import AskStatus
 
 OWN = "your files"
 LEAST_BYTES = 16 * 1024 * 1024  # a build of 5,000 jobs has 2 MB of records

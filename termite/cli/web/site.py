@@ -28,7 +28,7 @@ from termite.cli.web.worker_pages import drain_form, report_part, worker_page
 from termite.engine.errors import UserError
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, as_object
 from termite.engine.history.past_builds import PastBuilds
-from termite.engine.wire.protocol.control_requests import AskDrain, AskWorker, ControlAnswer, ControlRequest
+from termite.engine.status.control_requests import AskDrain, AskWorker, ControlAnswer, ControlRequest
 from termite.engine.wire.protocol.fleet_messages import WorkerReport
 
 T = TypeVar("T")

@@ -7,12 +7,12 @@ import trio
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
-from termite.engine.fleet.coordinator_dial import dial_coordinator
+from termite.engine.fleet.coordinator_dial import dial_coordinator, refuse_requests
 from termite.engine.fleet.trouble import Trouble, trouble_of
 from termite.engine.wire.protocol.fleet_messages import DrainWorker, GetWorkerReport, ListWorkers, WorkerReport, Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done
-from termite.engine.wire.transport import Connection, SendChunk
+from termite.engine.wire.transport import Connection
 
 LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after at most 30 s
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before a lost coordinator is asked again
@@ -39,7 +39,7 @@ class CoordinatorLink:
         attempt = 0
         while True:
             try:
-                async with dial_coordinator(self._address, self._secret, self._name, _refuse) as connection:
+                async with dial_coordinator(self._address, self._secret, self._name, refuse_requests) as connection:
                     if attempt:
                         log.warning("coordinator-found coordinator=%s:%d", host, port)
                     attempt = 0
@@ -91,7 +91,3 @@ async def _take_lists(connection: Connection, take: Callable[[Workers], None]) -
             raise Retryable(Reason.BAD_ANSWER, f"ListWorkers was answered with {type(workers).__name__}")
         version = workers.version
         take(workers)
-
-
-async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-    raise RemoteProtocolError(f"a coordinator asks a master nothing, but sent {type(message).__name__}")

@@ -7,7 +7,7 @@ import msgspec
 from termite.engine.errors import UserError
 from termite.engine.fleet.pool import Pool
 from termite.engine.fleet.worker_log import read_worker_log
-from termite.engine.wire.protocol.control_requests import AskDrain, AskWorker
+from termite.engine.status.control_requests import AskDrain, AskWorker
 from termite.engine.wire.protocol.fleet_messages import MOST_LOG_RECORDS
 
 LONGEST_NAME = 255  # characters, as of a Label

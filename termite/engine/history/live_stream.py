@@ -12,8 +12,8 @@ import trio
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.history.logic.live_events import Event, parse_event
 from termite.engine.socket_peers import peer_ids
+from termite.engine.status.control_requests import AskWatch
 from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.control_requests import AskWatch
 
 READ_BYTES = 64 * 1024
 CONNECT_S = 30.0  # a master that does not accept so long is stopped

@@ -15,7 +15,7 @@ import msgspec
 from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import How, Invocation, StdinFile, TerminalWish, WindowSize
-from termite.engine.wire.protocol.control_requests import Vantage
+from termite.engine.status.control_requests import Vantage
 from termite.engine.wire.protocol.messages import LIMITS, LIMITS_CHARACTERS
 from termite.engine.wire.protocol.records import VERSION, parse_records
 

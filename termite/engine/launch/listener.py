@@ -20,8 +20,8 @@ from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.model import Exit
+from termite.engine.status.control_requests import ControlAnswer, ControlRequest, parse_request
 from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.control_requests import ControlAnswer, ControlRequest, parse_request
 
 ACCEPT_RETRY_S = 0.1  # descriptors or memory ran out; they come back when a job ends
 
@@ -179,7 +179,7 @@ class LauncherListener:
         with self._control() as control:
             while True:
                 try:
-                    reply = await control(parse_request(payload))
+                    reply = await control(parse_request(records.parse_object(payload)))
                 except UserError as error:
                     reply = {"error": error.message, "hint": error.hint, "reason": error.reason.value}
                 if not isinstance(reply, dict):

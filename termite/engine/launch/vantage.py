@@ -10,7 +10,7 @@ import socket
 
 from termite.engine.errors import Reason
 from termite.engine.socket_peers import peer_ids
-from termite.engine.wire.protocol.control_requests import Vantage
+from termite.engine.status.control_requests import Vantage
 
 
 def own_vantage(directory: str = ".") -> Vantage:

@@ -29,7 +29,7 @@ from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
-from termite.engine.wire.protocol.control_requests import (
+from termite.engine.status.control_requests import (
     AskDrain,
     AskLogs,
     AskRefresh,

@@ -52,10 +52,10 @@ from termite.engine.model import CacheMode, Change, Command, How, MachineFacts, 
 from termite.engine.paths import is_within, tree_path
 from termite.engine.recall.fact_reader import FactReader
 from termite.engine.recall.shared_store.shared_settings import SharedSettings
+from termite.engine.status.control_requests import Vantage
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
-from termite.engine.wire.protocol.control_requests import Vantage
 from termite.engine.wire.protocol.messages import Run
 
 MAX_GROUPS = 256  # of a user; a job may not give its files to more

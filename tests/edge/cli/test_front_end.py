@@ -14,7 +14,7 @@ from termite.cli.build_commands.cmake import split_program
 from termite.cli.build_commands.front_end import loadable_name
 from termite.cli.client import Client, NoMaster, choose_root, find_socket
 from termite.engine.host.native_programs import native_program
-from termite.engine.wire.protocol.control_requests import AskStatus
+from termite.engine.status.control_requests import AskStatus
 
 OTHER_UID = 61000
 

@@ -15,7 +15,7 @@ from termite.cli.subcommands.registry import Subcommand
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.decide.logic.switches import LOCAL, NEVER
 from termite.engine.errors import UserError, words_of
-from termite.engine.wire.protocol.control_requests import AskWhy, ControlAnswer
+from termite.engine.status.control_requests import AskWhy, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 

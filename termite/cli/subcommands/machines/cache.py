@@ -24,7 +24,7 @@ from termite.engine.errors import Retryable, UserError
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
 from termite.engine.private_directories import DIRECTORY, is_abandoned, remove_tree
 from termite.engine.recall.result_store import DISK_SHARE, ResultStore
-from termite.engine.wire.protocol.control_requests import ControlAnswer
+from termite.engine.status.control_requests import ControlAnswer
 from termite.engine.wire.protocol.foreign_text import printable
 
 RESULTS = "results"  # the kind of the store of results

@@ -6,7 +6,7 @@ from pathlib import Path
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError
-from termite.engine.wire.protocol.control_requests import AskDrain
+from termite.engine.status.control_requests import AskDrain
 
 
 def add_worker_flags(parser: Parser) -> None:

@@ -7,7 +7,7 @@ from termite.cli.amounts import parse_count
 from termite.cli.client import Client, NoMaster, connect_here
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.wire.protocol.control_requests import AskLogs, ControlAnswer
+from termite.engine.status.control_requests import AskLogs, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 POLL_S = 0.5

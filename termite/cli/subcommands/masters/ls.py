@@ -13,7 +13,7 @@ from termite.cli.parser import Parser
 from termite.cli.readers.host_list import AddedHost, added_hosts
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import RemoteProtocolError, UserError
-from termite.engine.wire.protocol.control_requests import AskStatus, ControlAnswer
+from termite.engine.status.control_requests import AskStatus, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import printable
 
 ANSWER_S = 2.0  # a master that stands still must not hide the others

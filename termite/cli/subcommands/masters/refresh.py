@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from termite.cli.client import connect_here
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.wire.protocol.control_requests import AskRefresh
+from termite.engine.status.control_requests import AskRefresh
 
 
 def _run(flags: Namespace) -> int:

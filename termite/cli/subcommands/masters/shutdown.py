@@ -5,7 +5,7 @@ from argparse import Namespace
 
 from termite.cli.client import NoMaster, connect_here
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.wire.protocol.control_requests import AskShutdown
+from termite.engine.status.control_requests import AskShutdown
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 

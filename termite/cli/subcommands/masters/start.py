@@ -11,7 +11,7 @@ from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError, words_of
 from termite.engine.paths import MASTER_SOCKET
-from termite.engine.wire.protocol.control_requests import AskStatus
+from termite.engine.status.control_requests import AskStatus
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 

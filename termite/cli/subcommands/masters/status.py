@@ -9,8 +9,8 @@ from termite.cli.client import connect_here
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import words_of
+from termite.engine.status.control_requests import AskStatus, ControlAnswer
 from termite.engine.status.silent_rows import silent_rows
-from termite.engine.wire.protocol.control_requests import AskStatus, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 OF_A_LEASE = ("GetLog", "OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job

@@ -5,7 +5,6 @@
   `message_base` below them.
   `message_parts` cuts long ones, and `failure_replies` carries errors.
 * `records` are the frames and records of launchers, and `control_lines` those of mirrors.
-  `control_requests` are what termite-ctl and the front ends ask a master.
 * `foreign_text` makes texts of others safe to show.
 
 The room imports `model` and `errors`; nothing here waits or does I/O.

@@ -11,8 +11,8 @@ from termite.cli.subcommands.builds.why import why_lines
 from termite.engine.decide.short_commands import MIN_SAMPLES
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.master.control_commands import ControlCommands, Sessions
+from termite.engine.status.control_requests import AskWhy, ControlAnswer, Vantage
 from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.control_requests import AskWhy, ControlAnswer, Vantage
 from tests.edge.engine.master.test_run_job import SEEN, World, ran, script, wrote
 
 COMMAND = ("cp", "a", "$D")

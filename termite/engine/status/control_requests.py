@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 
 from termite.engine.errors import Reason, UserError
-from termite.engine.wire.protocol import records
 
 TYPE_CHECKING = False  # not typing's: that import takes too long
 if TYPE_CHECKING:
@@ -173,13 +173,12 @@ _KINDS: dict[str, type[ControlRequest]] = {
 }
 
 
-def parse_request(payload: bytes) -> ControlRequest:
-    """Return the request of a frame CONTROL.
+def parse_request(found: Mapping[str, object]) -> ControlRequest:
+    """Return the request that a JSON object is.
 
     Raise UserError, which is the answer, if the command is unknown, or if a key is unknown, is
-    missing or has a wrong type. Raise RemoteProtocolError if the payload is no JSON object.
+    missing or has a wrong type.
     """
-    found = records.parse_object(payload)
     command = found.get("command")
     kind = _KINDS.get(command) if isinstance(command, str) else None
     if kind is None:

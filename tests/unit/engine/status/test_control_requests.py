@@ -1,12 +1,11 @@
 """Requests of termite-ctl and the front ends arrive as they were made, or get a clear refusal."""
 
-import json
 import os
 
 import pytest
 
-from termite.engine.errors import Reason, RemoteProtocolError, UserError
-from termite.engine.wire.protocol.control_requests import (
+from termite.engine.errors import Reason, UserError
+from termite.engine.status.control_requests import (
     AskDrain,
     AskLogs,
     AskRefresh,
@@ -21,6 +20,7 @@ from termite.engine.wire.protocol.control_requests import (
     Vantage,
     parse_request,
 )
+from termite.engine.wire.protocol import records
 from tests.unit.tables import each_row
 
 FOREIGN = os.fsdecode(b"caf\xe9\n")  # no UTF-8: a name of a file, or the value of a variable
@@ -47,17 +47,17 @@ def facts(request: ControlRequest) -> object:
 
 
 @each_row("asked", REQUESTS)
-def test_a_askedarrives_as_it_was_made(asked: ControlRequest) -> None:
+def test_a_request_arrives_as_it_was_made(asked: ControlRequest) -> None:
     asked.cwd, asked.vantage = f"/w/{FOREIGN}", Vantage("1:8:2", "4026:0", "8:1:2", "host 6.1 x86_64")
-    assert facts(parse_request(asked.pack())) == facts(asked)
+    assert facts(parse_request(records.parse_object(asked.pack()))) == facts(asked)
 
 
 def test_every_kind_is_among_the_requests() -> None:
     assert {type(request) for request in REQUESTS} == set(ControlRequest.__subclasses__())
 
 
-def test_a_askedmay_lack_what_has_a_default() -> None:
-    assert facts(parse_request(b'{"command": "build-start"}')) == facts(BeginBuild())
+def test_a_request_may_lack_what_has_a_default() -> None:
+    assert facts(parse_request({"command": "build-start"})) == facts(BeginBuild())
 
 
 @each_row(
@@ -83,14 +83,8 @@ def test_a_askedmay_lack_what_has_a_default() -> None:
         ({"command": "build-end", "exit_code": 0.5}, "`$.exit_code`"),
     ],
 )
-def test_a_wrong_askedis_refused_in_one_line(sent: object, said: str) -> None:
+def test_a_wrong_request_is_refused_in_one_line(sent: dict[str, object], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse_request(json.dumps(sent).encode())
+        parse_request(sent)
     assert said in caught.value.message and "\n" not in caught.value.message
     assert caught.value.reason is Reason.OTHER_PROTOCOL and "termite-ctl shutdown" in caught.value.hint
-
-
-@each_row("payload", [b"", b"[]", b"\xff", b"7", b"{", b"[" * 100_000])
-def test_bytes_that_are_no_object_break_the_protocol(payload: bytes) -> None:
-    with pytest.raises(RemoteProtocolError):
-        parse_request(payload)
