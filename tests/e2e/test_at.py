@@ -29,7 +29,7 @@ where:
 PLAN = """
 import os, sys
 from termite.engine.tree.logic.redo_plan import JobEnd, PlaceEntry
-from termite.engine.tree.publishing.plan_file import PlanFile
+from termite.engine.tree.publishing.kept_plans.plan_file import PlanFile
 from termite.engine.tree.publishing.staging import open_staging
 
 staging = open_staging(os.open(".", os.O_RDONLY | os.O_DIRECTORY), is_made=True)

@@ -16,8 +16,8 @@ import pytest
 from termite.engine.errors import UserError
 from termite.engine.tree.logic.redo_plan import JobEnd, PlaceEntry, Step, Stood
 from termite.engine.tree.logic.visibility import STAGING
+from termite.engine.tree.publishing.kept_plans.plan_file import PlanFile
 from termite.engine.tree.publishing.orphaned_plans import clear_staging
-from termite.engine.tree.publishing.plan_file import PlanFile
 from termite.engine.tree.publishing.staging import IGNORE, Staging
 
 PRIVATE = "the user's own file"

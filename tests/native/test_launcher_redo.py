@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, Step
-from termite.engine.tree.publishing.plan_file import PlanFile
+from termite.engine.tree.publishing.kept_plans.plan_file import PlanFile
 from tests.e2e.waiting import wait_until
 from tests.native.fake_master import Conversation, FakeMaster, finish, frame, started
 

@@ -23,7 +23,7 @@ from termite.engine.model import Change, Digest, Exit, Phase
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.tree.publishing.plan_file import is_alive
+from termite.engine.tree.publishing.kept_plans.plan_file import is_alive
 from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.tree.publishing.staging import StagedWriter, discard_all

@@ -16,8 +16,8 @@ from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEnt
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import RECORD, remove_recorded
 from termite.engine.tree.publishing.change_check import find_changed
-from termite.engine.tree.publishing.discard_note import NOTE, DiscardNote
-from termite.engine.tree.publishing.plan_file import PREFIX, FoundPlan, is_alive, lock, plan_names
+from termite.engine.tree.publishing.kept_plans.discard_note import NOTE, DiscardNote
+from termite.engine.tree.publishing.kept_plans.plan_file import PREFIX, FoundPlan, is_alive, lock, plan_names
 from termite.engine.tree.publishing.redo import (
     SHOWN_NAMES,
     HalfDone,

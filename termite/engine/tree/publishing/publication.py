@@ -31,7 +31,7 @@ from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, Set
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.areas import StagingAreas
-from termite.engine.tree.publishing.plan_file import IsTold
+from termite.engine.tree.publishing.kept_plans.plan_file import IsTold
 from termite.engine.tree.publishing.preparation import Contents, KnownFiles, Preparation
 from termite.engine.tree.publishing.reconciliation import Neighbours, Reconciled, Reconciliation
 from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split_names

@@ -31,7 +31,14 @@ from termite.engine.tree.logic.redo_plan import (
 )
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import FoundAreas
-from termite.engine.tree.publishing.plan_file import MAX_PLAN_BYTES, OPEN, FoundPlan, is_alive, lock, plan_names
+from termite.engine.tree.publishing.kept_plans.plan_file import (
+    MAX_PLAN_BYTES,
+    OPEN,
+    FoundPlan,
+    is_alive,
+    lock,
+    plan_names,
+)
 from termite.engine.tree.publishing.staging import IGNORE, open_staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories

@@ -1,4 +1,4 @@
-"""A plan of a killed master names a place that cannot be looked at: it is discarded and named, also by a sweep."""
+"""A plan that names a place which cannot be looked at is discarded and named, also by a sweep."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ from termite.engine.tree import disk
 from termite.engine.tree.logic.redo_plan import JobEnd, PlaceEntry
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing import orphaned_plans
-from termite.engine.tree.publishing.discard_note import MOST_BYTES, DiscardNote
+from termite.engine.tree.publishing.kept_plans.discard_note import MOST_BYTES, DiscardNote
+from termite.engine.tree.publishing.kept_plans.plan_file import PlanFile, lock
 from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
-from termite.engine.tree.publishing.plan_file import PlanFile, lock
 from tests.edge.engine.tree.test_failed_looks import failed
 from tests.edge.engine.tree.tree_jobs import tree_path
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from termite.engine.tree.logic.redo_plan import ALIGNMENT, JobEnd, Outcome, SetDirectory, newest_record
+from termite.engine.tree.publishing.kept_plans.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
 from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
-from termite.engine.tree.publishing.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
 from termite.engine.tree.publishing.redo import finish_job, open_own_plan
 
 NOBODY = 65534

@@ -21,8 +21,8 @@ from termite.engine.tree.disk import remove_beneath
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing import publication
+from termite.engine.tree.publishing.kept_plans.plan_file import lock
 from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
-from termite.engine.tree.publishing.plan_file import lock
 from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import SLICE_S, Ticket
 from termite.engine.tree.publishing.redo import finish_job
