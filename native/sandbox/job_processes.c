@@ -1,4 +1,4 @@
-/* Count, wait for and end the processes of a job, and count what they have written, for its pid 1. */
+/* Count, wait for and end the processes of a job, and count what they wrote, for its pid 1. */
 #include "sandbox.h"
 
 #include <dirent.h>

@@ -136,7 +136,7 @@ class PastBuilds:
     def _with_key(self, path: Path, kind: bytes, key: int) -> Iterator[JobRecord | BuildRecord]:
         """Yield the records that may have a key, the newest first."""
         index = self._read(path.with_name(index_name(path.name)))
-        entries, end = read_index(index, key, size_of(path))  # the records are written first
+        entries, end = read_index(index, key, size_of_file(path))  # the records are written first
         for frame in reversed(self._frames(path, end)):
             if frame.kind == kind and (record := parse_record(frame)):
                 yield record
@@ -190,7 +190,7 @@ def parts_in(directory: Path) -> list[Path]:
     return [directory / name for _, name in parts]
 
 
-def size_of(path: Path) -> int:
+def size_of_file(path: Path) -> int:
     """Return the bytes of a file. A file that was removed meanwhile is empty."""
     try:
         return path.stat().st_size

@@ -25,7 +25,7 @@ from termite.engine.history.logic.record_file import (
     part_name,
     part_numbers,
 )
-from termite.engine.history.past_builds import PastBuilds, parts_in, size_of
+from termite.engine.history.past_builds import PastBuilds, parts_in, size_of_file
 from termite.engine.history.writing_lock import lock_records
 
 DAMAGED = ".damaged"  # the end of the name of a file that was set aside
@@ -229,7 +229,7 @@ def _last_ids(directory: Path, builds: list[BuildRecord]) -> tuple[int, int]:
 def _parts_in(directory: Path) -> Iterable[BuildPart]:
     for path in parts_in(directory):
         if found := part_numbers(path.name):
-            size, index_size = size_of(path), size_of(path.with_name(index_name(path.name)))
+            size, index_size = size_of_file(path), size_of_file(path.with_name(index_name(path.name)))
             yield BuildPart(*found, size + index_size, size <= len(RECORDS_HEAD))
 
 

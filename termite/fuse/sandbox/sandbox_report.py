@@ -54,8 +54,8 @@ class SandboxResult(msgspec.Struct, frozen=True):
     until `Sandboxes.discard`. `is_full`: it met a limit of processes when its command ended.
     `processes_made` is 0, or the number that it has made, if that is beyond its limit. `is_linked`:
     a file got another name, and a program may have compared both inode numbers. `is_left`: a
-    process of the job outlived its command. `written_bytes` went to files, pipes and sockets; 0: not
-    much. `trace` is None if the job was not traced.
+    process of the job outlived its command. `written_bytes` went to files, pipes and sockets; 0 is
+    not much. `trace` is None if the job was not traced.
     """
 
     exit: Exit
@@ -104,14 +104,7 @@ def sandbox_result(
     exec_errno = _number(records, "exec", 0)
     started_ns = _number(records, "started_ns", earliest_ns)  # a killed job, or one that never started, has none
     ended_ns = _number(records, "ended_ns", time.time_ns())
-    if timed_out and records:  # without a report nobody has seen that all of the job is dead
-        exit = Exit(0, signal.SIGKILL)
-    elif exec_errno:
-        exit = Exit(127 if exec_errno in NOT_FOUND else 126)
-    elif "status" in records:
-        exit = _exit_of(_number(records, "status", 0))
-    else:
-        raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before its command ended")
+    exit = _exit_in(records, exec_errno, timed_out)
     usage = Usage(
         wall_s=(ended_ns - started_ns) / 1e9,
         user_s=_number(records, "user_us", 0) / 1e6,
@@ -126,6 +119,17 @@ def sandbox_result(
     return SandboxResult(
         exit, exec_errno, *spans, upper, offset, is_full, made, is_linked, is_left, written_bytes, trace
     )
+
+
+def _exit_in(records: Mapping[str, str], exec_errno: int, timed_out: bool) -> Exit:
+    """Return the exit of the command. Raise Retryable if the sandbox died before it."""
+    if timed_out and records:  # without a report nobody has seen that all of the job is dead
+        return Exit(0, signal.SIGKILL)
+    if exec_errno:
+        return Exit(127 if exec_errno in NOT_FOUND else 126)
+    if "status" in records:
+        return _exit_of(_number(records, "status", 0))
+    raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before its command ended")
 
 
 def _trace(records: Mapping[str, str], paths: bytes) -> NotedTrace:

@@ -99,10 +99,7 @@ class Sandboxes:
         Raises Retryable if the job could not run here, and NotAtRest if another job writes to its
         files; the master runs it once more. Call `discard` in the end, also after an error.
         """
-        try:
-            io = self._ios.popleft() if self._ios else make_job_io(self.scratch.make_job_directory)
-        except OSError as error:
-            raise Retryable(Reason.SANDBOX_FAILED, f"no scratch directory: {error.strerror}") from error
+        io = self._take_io()
         self._of_jobs[spec.job] = io.scratch
         began_s, started_ns = time.monotonic(), time.time_ns()
         if not self._watches:  # nobody has looked since the last job
@@ -136,6 +133,13 @@ class Sandboxes:
         self.limits.raise_if_hit(limit, result)
         self._raise_shortage(result, began_s, room_bytes)
         return result
+
+    def _take_io(self) -> JobIo:
+        """Return the pipes and the directory of a job. Raise Retryable if the disk refuses."""
+        try:
+            return self._ios.popleft() if self._ios else make_job_io(self.scratch.make_job_directory)
+        except OSError as error:
+            raise Retryable(Reason.SANDBOX_FAILED, f"no scratch directory: {error.strerror}") from error
 
     async def keep_watching(self) -> None:
         """Check the free space, memory and sandboxes while jobs run, until cancelled.
