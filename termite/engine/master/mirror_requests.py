@@ -19,15 +19,16 @@ from termite.engine.sparse_content import pieces
 from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.wire.protocol.entry_messages import Entry, GetEntry
 from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     Directory,
     Done,
+    Entry,
     File,
     GetDirectory,
+    GetEntry,
     GetFile,
     ReadStdin,
     StdinBytes,

@@ -33,11 +33,11 @@ from termite.engine.loop.leader import Leader
 from termite.engine.wire.addresses import CONNECT_S, connect_to, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
 from termite.engine.wire.mailboxes import BACKLOG_BYTES, Inbox, Outbox
-from termite.engine.wire.protocol.failure_replies import failed, result_of
+from termite.engine.wire.protocol.failure_replies import Failed, Failure, failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import Failed, Failure, GetDirectory, GetFile, Ping, Pong
+from termite.engine.wire.protocol.messages import GetDirectory, GetFile, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Peer, PeerEvent, Replied, Requested
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream, why_broken

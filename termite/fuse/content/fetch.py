@@ -22,10 +22,9 @@ from termite.engine.model import Attr, Digest
 from termite.engine.paths import from_root_down
 from termite.engine.store.cas import Cas
 from termite.engine.store.cas_writer import CasWriter
-from termite.engine.wire.protocol.entry_messages import Entry, GetEntry
 from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile
+from termite.engine.wire.protocol.messages import Directory, Entry, File, GetDirectory, GetEntry, GetFile
 from termite.engine.wire.transport import Connection, OnChunk
 from termite.fuse.content.local_copy import WORTH_BYTES, LocalCopy, find_local_copy
 from termite.fuse.view.inodes import Node

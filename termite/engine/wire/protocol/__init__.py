@@ -1,8 +1,7 @@
 """Define what is on the wire: frames, messages, records, and the state of one connection.
 
 * `frames` cuts bytes into frames, and `peer` is the state of one side.
-* `messages`, `entry_messages` and `fleet_messages` are the messages between daemons, with
-  `message_base` below them.
+* `messages` and `fleet_messages` are the messages between daemons, with `message_base` below them.
   `message_parts` cuts long ones, and `failure_replies` carries errors.
 * `records` are the frames and records of launchers, and `control_lines` those of mirrors.
 * `foreign_text` makes texts of others safe to show.

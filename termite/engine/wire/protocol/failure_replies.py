@@ -3,12 +3,35 @@
 Details come from another process, so they are made printable in both directions.
 """
 
+import enum
 from errno import EIO
 
-from termite.engine.errors import FsError, RemoteBug, Retryable, Stale, UserError
+from termite.engine.errors import FsError, Reason, RemoteBug, Retryable, Stale, UserError
+from termite.engine.model import Errno
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import Failed, Failure
+
+
+class Failure(enum.Enum):
+    """The kind of a failure, which decides which exception the requesting side raises."""
+
+    FS = "fs"  # FsError: the job's system call fails with errno
+    STALE = "stale"  # Stale: that version is gone
+    RETRYABLE = "retryable"  # Retryable: try another worker
+    REFUSED = "refused"  # UserError: a person must act; `detail` is the line to show
+    BUG = "bug"  # RemoteBug: the other side had an unexpected exception; `detail` is its last line
+
+
+class Failed(Message, frozen=True):
+    """The reply to a request that failed.
+
+    `errno` is set for FS, `reason` for RETRYABLE and REFUSED. `detail` is for people.
+    """
+
+    kind: Failure
+    detail: str
+    errno: Errno = 0
+    reason: Reason = Reason.NEEDS_A_PERSON
 
 
 def result_of(reply: Message) -> Message:

@@ -14,10 +14,11 @@ import msgspec
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Changeset
+from termite.engine.wire.protocol.failure_replies import Failed
 from termite.engine.wire.protocol.fleet_messages import MOST_LOG_RECORDS, WholeFarm, WorkerReport, Workers
 from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import MAX_CHANGES, MAX_DROPPED, Directory, Failed, LogRecords, Ran, Run
+from termite.engine.wire.protocol.messages import MAX_CHANGES, MAX_DROPPED, Directory, LogRecords, Ran, Run
 
 # Of a message in all its parts: a directory of 150,000 names fits, and memory has room for several.
 MAX_JOINED_BYTES = 16 * 1024 * 1024

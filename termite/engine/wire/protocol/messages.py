@@ -8,13 +8,11 @@ A received message is refused when it is decoded if a field violates its type or
 If the sender itself makes such a message, `__post_init__` raises ValueError.
 """
 
-import enum
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from termite.engine.errors import Reason
 from termite.engine.model import (
     Attr,
     Change,
@@ -39,7 +37,7 @@ from termite.engine.model import (
     WindowSize,
     WorkerRoom,
 )
-from termite.engine.wire.protocol.entry_messages import Entry, GetEntry
+from termite.engine.wire.protocol.failure_replies import Failed
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
     DrainWorker,
@@ -281,6 +279,25 @@ class Directory(Message, frozen=True):
     is_unlisted: bool = False
 
 
+class GetEntry(Message, frozen=True):
+    """The request of a mirror for an entry that was not listed, because a job looks for it.
+
+    It fails with RETRYABLE if the entry is a file that exists: the command then runs on the
+    master's machine.
+    """
+
+    path: LongPath
+
+
+class Entry(Message, frozen=True):
+    """The reply to GetEntry: the attributes of a directory or a symlink.
+
+    They are None if nothing is there.
+    """
+
+    attr: Attr | None = None
+
+
 class GetFile(Message, frozen=True):
     """The request of a mirror for the content of a file, which was listed with this size and mtime.
 
@@ -333,28 +350,6 @@ class StdinBytes(Message, frozen=True):
 
 
 # -- a request that failed --------------------------------------------------------------------------------------------
-
-
-class Failure(enum.Enum):
-    """The kind of a failure, which decides which exception the requesting side raises."""
-
-    FS = "fs"  # FsError: the job's system call fails with errno
-    STALE = "stale"  # Stale: that version is gone
-    RETRYABLE = "retryable"  # Retryable: try another worker
-    REFUSED = "refused"  # UserError: a person must act; `detail` is the line to show
-    BUG = "bug"  # RemoteBug: the other side had an unexpected exception; `detail` is its last line
-
-
-class Failed(Message, frozen=True):
-    """The reply to a request that failed.
-
-    `errno` is set for FS, `reason` for RETRYABLE and REFUSED. `detail` is for people.
-    """
-
-    kind: Failure
-    detail: str
-    errno: Errno = 0
-    reason: Reason = Reason.NEEDS_A_PERSON
 
 
 Request = (

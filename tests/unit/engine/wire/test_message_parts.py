@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from termite.engine.errors import RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, Usage
 from termite.engine.wire.protocol import message_parts, peer
+from termite.engine.wire.protocol.failure_replies import Failed, Failure
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, Workers
 from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES, Kind, encode_frame
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
-    Failed,
-    Failure,
     GetDirectory,
     LogRecords,
     Ping,

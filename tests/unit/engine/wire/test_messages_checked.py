@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, MachineFacts, StdinFile, Usage
+from termite.engine.wire.protocol.failure_replies import Failed, Failure
 from termite.engine.wire.protocol.fleet_messages import (
     DrainWorker,
     GetWorkerReport,
@@ -26,8 +27,6 @@ from termite.engine.wire.protocol.messages import (
     MAX_CHANGES,
     MAX_DROPPED,
     Directory,
-    Failed,
-    Failure,
     GetBlob,
     GetFile,
     Leased,

@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.protocol import peer as peers
+from termite.engine.wire.protocol.failure_replies import Failed, Failure
 from termite.engine.wire.protocol.frames import Kind, encode_frame
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
-    Failed,
-    Failure,
     GetBlob,
     GetDirectory,
     Ping,

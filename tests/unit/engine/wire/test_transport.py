@@ -23,16 +23,15 @@ from termite.engine.errors import (
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import PATH_BYTES
 from termite.engine.wire.mailboxes import BACKLOG_BYTES
-from termite.engine.wire.protocol.entry_messages import GetEntry
+from termite.engine.wire.protocol.failure_replies import Failed, Failure
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
-    Failed,
-    Failure,
     GetBlob,
     GetDirectory,
+    GetEntry,
     GetFile,
     Ping,
     Pong,
