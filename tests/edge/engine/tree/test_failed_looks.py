@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from errno import EACCES, EIO, EMFILE, ENOENT, ENOMEM, ENOTCONN, ESTALE
+from errno import EACCES, EIO, EMFILE, ENAMETOOLONG, ENOENT, ENOMEM, ENOTCONN, ESTALE
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +265,7 @@ async def test_a_job_that_asks_for_a_directory_whose_look_fails_is_tried_again(
     assert await agrees_with_the_disk(home, root / "d")
 
 
-@pytest.mark.parametrize("errno", [EACCES, ENOENT])
+@pytest.mark.parametrize("errno", [ENAMETOOLONG, ENOENT])
 async def test_a_job_gets_the_error_that_a_local_open_would_get(
     home: MasterTree, root: Path, fail: Callable[..., Faults], errno: int
 ) -> None:
@@ -274,6 +274,16 @@ async def test_a_job_gets_the_error_that_a_local_open_would_get(
     with pytest.raises(FsError) as caught:
         await home.directory(tree_path(root / "d"))
     assert caught.value.errno == errno
+
+
+async def test_a_directory_of_the_user_that_refuses_him_sends_the_command_home(
+    home: MasterTree, root: Path, fail: Callable[..., Faults]
+) -> None:
+    (root / "d").mkdir()
+    fail("listdir", "d", failed(EACCES))
+    with pytest.raises(Retryable) as caught:
+        await home.directory(tree_path(root / "d"))
+    assert caught.value.reason is Reason.UNSEEN_PROGRAM
 
 
 @pytest.fixture
@@ -288,7 +298,7 @@ def opening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize(
-    ("errno", "kind"), [*((errno, Retryable) for errno in LOOKS), (EACCES, FsError), (ENOENT, Stale)]
+    ("errno", "kind"), [*((errno, Retryable) for errno in LOOKS), (ENAMETOOLONG, FsError), (ENOENT, Stale)]
 )
 async def test_a_file_that_cannot_be_opened_is_an_error_of_the_job_only_if_it_is_one_here(
     home: MasterTree, root: Path, opening: Callable[[int], None], errno: int, kind: type[Exception]
@@ -298,6 +308,17 @@ async def test_a_file_that_cannot_be_opened_is_an_error_of_the_job_only_if_it_is
     opening(errno)
     with pytest.raises(kind):
         await home.open_file(tree_path(root / "f"), 1, (root / "f").stat().st_mtime_ns)
+
+
+async def test_a_file_of_the_user_that_refuses_him_sends_the_command_home(
+    home: MasterTree, root: Path, opening: Callable[[int], None]
+) -> None:
+    (root / "f").write_bytes(b"1")
+    await serve(home, root)
+    opening(EACCES)
+    with pytest.raises(Retryable) as caught:
+        await home.open_file(tree_path(root / "f"), 1, (root / "f").stat().st_mtime_ns)
+    assert caught.value.reason is Reason.UNSEEN_PROGRAM
 
 
 async def test_a_result_on_the_disk_stays_a_result_if_the_look_at_it_fails(
