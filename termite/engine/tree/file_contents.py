@@ -4,6 +4,7 @@ A version is named by path, size and mtime, as mirrors name it. If the disk has 
 now, the journal gets the change before the request is refused.
 """
 
+import errno
 import os
 import stat
 import time
@@ -23,6 +24,7 @@ from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import Exports
 
+CLOSED = (errno.EACCES, errno.EPERM)  # to us
 # A file of this size is hashed in 50 us, which is less than it takes to have a thread do it.
 HASH_AT_ONCE_BYTES = 64 * 1024
 
@@ -101,7 +103,7 @@ class FileContents:
                 self._check_way(path)
                 raise Stale(path) from e
             if e.errno in REFUSED:
-                if self._exports.is_live(path) and self._is_ours(path):
+                if e.errno in CLOSED and self._exports.is_live(path) and self._is_ours(path):
                     raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path)) from e
                 raise FsError(e.errno, path) from e
             raise look_failed(path, e) from e
