@@ -298,7 +298,7 @@ static _Noreturn void say_end(const struct job *job, const struct ends *ends, in
 {
     long long ended_ns = realtime_ns();
     bool may_compare = is_linked() && may_compare_links(newest_process(), last); /* before we make processes */
-    bool is_full = status != 0 && are_processes_refused();
+    bool is_full = may_be_refused();
     unsigned long long made = made_processes(job, ended_ns - started_ns, &is_full);
     bool are_left = !is_full && are_processes_left();
     end_what_is_left();

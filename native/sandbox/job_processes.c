@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOW_PROCESS_LIMIT = 8192, TRIED_PROCESSES = 4, TRIED_STACK_BYTES = 4096 };
+enum { LOW_PROCESS_LIMIT = 8192, TRIED_PROCESSES = 4, MOST_TRIED = 16, TRIED_STACK_BYTES = 4096 };
 enum { PART_NEAR_LIMIT = 64 }; /* so near to its limit of processes, a job has met it: some have ended since */
 enum { GRACE_MS = 500, PAUSE_MAX_MS = 10 };
 
@@ -27,19 +27,15 @@ static int wait_to_be_killed(void *nothing)
     return 0;
 }
 
-/* The rest of the job still fills the limit that its command ran into. A few places are free again,
- * because the command has ended, and perhaps its parent, so several are tried at once. They share
- * our memory. That costs 100 us. It is done only for a
- * command that failed, and only if the limit is low: no build gets near a high one. */
-bool are_processes_refused(void)
+/* Return whether the kernel refuses so many processes at once. They share our memory. Four take
+ * 100 us. */
+static bool are_refused(unsigned long long wanted)
 {
-    static char stacks[TRIED_PROCESSES][TRIED_STACK_BYTES] __attribute__((aligned(16)));
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur > LOW_PROCESS_LIMIT)
-        return false;
-    pid_t made[TRIED_PROCESSES];
-    int count = 0, reason = 0;
-    while (count < TRIED_PROCESSES && !reason) {
+    static char stacks[MOST_TRIED][TRIED_STACK_BYTES] __attribute__((aligned(16)));
+    pid_t made[MOST_TRIED];
+    unsigned long long count = 0;
+    int reason = 0;
+    while (count < wanted && !reason) {
         made[count] = clone(wait_to_be_killed, stacks[count] + TRIED_STACK_BYTES, CLONE_VM | SIGCHLD, NULL);
         if (made[count] < 0)
             reason = errno;
@@ -53,18 +49,45 @@ bool are_processes_refused(void)
     return reason == EAGAIN;
 }
 
-unsigned long long newest_process(void)
+/* Read the number of tasks of the machine, and that of the newest process in this pid namespace.
+ * Both are 0 if they are not known. */
+static void read_load(unsigned long long *tasks, unsigned long long *newest)
 {
     char text[128];
+    *tasks = *newest = 0;
     int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
     if (length <= 0)
-        return 0;
+        return;
     text[length] = '\0';
-    const char *newest = strrchr(text, ' ');
-    return newest ? strtoull(newest, NULL, 10) : 0;
+    const char *all = strchr(text, '/'), *last = strrchr(text, ' ');
+    *tasks = all ? strtoull(all + 1, NULL, 10) : 0;
+    *newest = last ? strtoull(last, NULL, 10) : 0;
+}
+
+unsigned long long newest_process(void)
+{
+    unsigned long long tasks, newest;
+    read_load(&tasks, &newest);
+    return newest;
+}
+
+/* The kernel counts no refusal. But a job has never had more processes than it has made, and its
+ * user no more tasks than the machine. If both together stay below the limit, nothing was refused.
+ * Otherwise the job is tried: what it has made is made at once. Many are not tried, because other
+ * jobs would meet the limit meanwhile. No build gets near a high limit, which is not looked at. */
+bool may_be_refused(void)
+{
+    struct rlimit limit;
+    unsigned long long tasks, newest;
+    if (getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur > LOW_PROCESS_LIMIT)
+        return false;
+    read_load(&tasks, &newest);
+    if (tasks && tasks + newest + TRIED_PROCESSES < limit.rlim_cur)
+        return false;
+    return newest > MOST_TRIED || are_refused(newest > TRIED_PROCESSES ? newest : TRIED_PROCESSES);
 }
 
 /* Return the number of processes and threads of the job. A directory with N threads has 2 + N

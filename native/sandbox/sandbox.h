@@ -291,8 +291,9 @@ void take_terminal(const struct job *job, int terminal);
 
 /* -- job_processes.c ----------------------------------------------------------------------------------------------- */
 
-/* Return whether no process can be made now. */
-bool are_processes_refused(void);
+/* Return whether a process of the job may have been refused by the limit of the worker's user. Call
+ * this when the command has ended, before what is left is killed. */
+bool may_be_refused(void);
 /* Return the number of the newest process in this pid namespace: as many have been made since the
  * start of the job, unless the numbers have begun anew. Return 0 if it is not known. */
 unsigned long long newest_process(void);

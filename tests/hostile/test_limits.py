@@ -41,6 +41,21 @@ for _ in range(20_000):
     threading.Thread(target=time.sleep, args=(0.05,)).start()
 time.sleep(1)
 """
+MOMENT = """
+import os, signal
+pids = []
+try:
+    while len(pids) < 20_000:
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        pids.append(pid)
+except BlockingIOError:
+    pass
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
 HOG = """
 import time
 held = []
@@ -111,7 +126,8 @@ async def test_a_fork_bomb_is_given_back(worker: Starter, code: int, then: str) 
 async def test_a_job_whose_threads_were_refused_and_have_ended_is_given_back(worker: Starter) -> None:
     async with honest_job_beside(worker, JobLimits(processes=PROCESSES)) as master:
         await _expect_given_back(master, Reason.PROCESSES_FULL, THREAD_BOMB)
-    verdict(False, "a bomb of threads is given back")
+        await _expect_given_back(master, Reason.PROCESSES_FULL, MOMENT)
+    verdict(False, "a bomb of threads is given back, and so is a job that met the limit for a moment")
 
 
 @workers

@@ -397,6 +397,17 @@ def test_a_command_that_could_not_fork_is_told_apart_from_one_that_failed(sandbo
     assert (job.status, job.records.get("full")) == (0, None)
 
 
+def test_a_job_that_met_the_users_limit_for_a_moment_and_ended_with_success_is_told(sandboxes: Sandboxes) -> None:
+    limited = replace(sandboxes, enter=("prlimit", f"--nproc={HEADROOM + tasks_of(os.geteuid())}", *sandboxes.enter))
+    job = limited.sh(f"({FORK_TOO_OFTEN}) || {{ kill -9 -1; echo did something else; }}; exit 0")
+    assert (job.status, job.records.get("full")) == (0, "1"), job
+    job = limited.sh("true; /bin/true; exit 0")
+    assert (job.status, job.records.get("full")) == (0, None), "it has made too few"
+    lots = replace(sandboxes, enter=("prlimit", "--nproc=8000", *sandboxes.enter))
+    job = lots.sh("i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done; exit 0")
+    assert (job.status, job.records.get("full")) == (0, None), "the machine has fewer tasks"
+
+
 def tasks_of(uid: int) -> int:
     """Return the number of threads of a user. Jobs in tests of root have a user without threads."""
     if uid == 0:

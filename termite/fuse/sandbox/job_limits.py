@@ -19,7 +19,7 @@ import trio
 from termite.engine.errors import Reason, Retryable
 from termite.engine.host.meminfo import MEMINFO, parse_memory
 from termite.engine.host.preflight import kernel_version
-from termite.engine.model import Exit, JobLimits
+from termite.engine.model import JobLimits
 from termite.fuse.sandbox.job_uses import JobUse, read_uses, unmapped_bytes
 from termite.fuse.sandbox.sandbox_report import SandboxResult
 from termite.fuse.sandbox.spawner import WaitingSandbox
@@ -133,15 +133,12 @@ class JobLimitWatches:
         return uses
 
     def raise_if_hit(self, watch: LimitWatch, result: SandboxResult) -> None:
-        """Raise Retryable if a job has met its limit of processes, or may have failed for that.
-
-        A job that has met it between two looks, and has ended with success, has got along with it.
-        """
+        """Raise Retryable if a job may have met its limit of processes, whatever its exit code."""
         if not result.processes_made:
             return
         self._count_made()
         may_have_met_it = watch.most_processes(self._made) >= self._limits.processes
-        if result.is_full or (result.exit != Exit(0) and may_have_met_it):
+        if result.is_full or may_have_met_it:
             raise self._too_many_processes()
 
     def _judge(self, watch: LimitWatch, use: JobUse) -> None:
