@@ -28,6 +28,7 @@ from termite.cli.subcommands.registry import find_subcommand
 from termite.engine.paths import tree_path
 from termite.engine.private_directories import locked_directory
 from termite.engine.tree.publishing.staging import Staging
+from tests.edge.engine.tree.test_closed_plans import LOST, begin_and_end, leave_lost_plan
 
 MOST_S = 0.001  # that a front end may wait for the check
 
@@ -114,6 +115,23 @@ def test_the_journal_of_a_database_is_taken_in(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("hashes*")) == ["hashes"]
     with sqlite3.connect(tmp_path / "hashes") as store:
         assert store.execute("SELECT * FROM hashes").fetchall() == []
+
+
+def test_what_the_sweep_cannot_publish_any_more_is_left_for_the_next_master_to_tell(
+    tmp_path: Path, state: Path
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    leave_lost_plan(tree)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tree / ".termite-socket"))
+    killed(master_places(tree / ".termite-socket", tmp_path / "hashes"))
+    pid = start_sweep()
+    assert pid is not None
+    os.waitpid(pid, 0)
+    assert os.listdir(state) == [], "the sweep is done"
+    assert os.listdir(tree / ".termite-staging") == ["discarded"]
+    assert begin_and_end(tree) == LOST
 
 
 def test_the_places_of_a_living_daemon_are_left_alone(tmp_path: Path, state: Path) -> None:
