@@ -128,7 +128,7 @@ async def test_a_running_job_is_shown_on_its_worker_and_a_retried_one_nowhere() 
         assert scene.state.last_home and place_text(scene.state.last_home) == "w2:0"
 
 
-async def test_a_job_that_is_cancelled_on_a_worker_has_run_nowhere() -> None:
+async def test_a_job_that_is_cancelled_on_a_worker_is_shown_there() -> None:
     scene = Scene()
     async with scene.read():
         job = scene.job()
@@ -136,7 +136,7 @@ async def test_a_job_that_is_cancelled_on_a_worker_has_run_nowhere() -> None:
             scope.cancel()
             await trio.sleep(1)
         await until_it_knows(scene, "JobHome")
-        assert scene.state.last_home and place_text(scene.state.last_home) == "nowhere"
+        assert scene.state.last_home and place_text(scene.state.last_home) == "w1:0"
 
 
 async def test_a_build_is_shown_under_its_final_number(tmp_path: Path) -> None:

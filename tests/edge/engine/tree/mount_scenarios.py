@@ -406,7 +406,8 @@ def an_unmounted_area_is_named(root: Path) -> None:
 def an_unmounted_area_is_discarded_by_the_next_master(root: Path) -> None:
     beside = _kill_after_the_plan(root)
     new_master(root).close()
-    assert not (root / ".termite-staging").exists() and os.listdir(root / "build") == []
+    assert sorted(os.listdir(root / ".termite-staging")) == [".gitignore", "discarded"], "nobody has heard of it"
+    assert os.listdir(root / "build") == []
     _is_cleared_when_it_is_mounted_again(root, beside)
 
 
