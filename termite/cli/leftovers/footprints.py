@@ -39,6 +39,7 @@ class Footprint:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self.places = _read_places(fd)
+        self._fd = fd  # the caller closes it
 
     def remove(self) -> None:
         """Remove the file, because nothing is left."""
@@ -52,8 +53,11 @@ class Footprint:
             self.remove()
             return
         path = self.path.with_name(LATER + self.path.name.removeprefix(LATER))
+        text = json.dumps(self.places).encode()
         with suppress(OSError):  # a full disk: the next sweep tries again
-            self.path.write_text(json.dumps(self.places))
+            # The file is never emptied first: on a full disk it would then say nothing any more.
+            if os.pwrite(self._fd, text, 0) == len(text):
+                os.ftruncate(self._fd, len(text))
             self.path.rename(path)
             self.path = path
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -259,6 +260,23 @@ def test_a_tree_whose_disk_is_not_mounted_is_tried_again_each_day_for_a_month(
     os.utime(state / name, (now - 90_000, now - 90_000))
     sweep.main()
     assert os.listdir(state) == []
+
+
+def test_a_full_disk_leaves_the_file_of_a_killed_daemon_as_it_is(tmp_path: Path, state: Path) -> None:
+    killed({**make_tree(tmp_path / "tree"), "device": tmp_path.stat().st_dev + 1})
+    (tmp_path / "tree").rename(tmp_path / "away")
+    (name,) = os.listdir(state)
+    written = (state / name).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        sweep.main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(state) == [name] and (state / name).read_bytes() == written
+    sweep.main()
+    (name,) = os.listdir(state)
+    assert name.startswith(LATER) and json.loads((state / name).read_bytes())["put_off_s"]
 
 
 def test_a_lost_disk_keeps_nobody_from_cleaning_the_others(
