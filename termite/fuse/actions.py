@@ -38,7 +38,7 @@ from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.pipe_watcher import TerminalWatcher
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.comparison import Homes, coarsened
-from termite.fuse.view.link_comparers import may_compare
+from termite.fuse.view.link_comparers import Comparers, comparers_of
 from termite.fuse.view.trace_names import TraceNames
 from termite.fuse.view.views import Need
 
@@ -213,8 +213,8 @@ class Actions:
         is_typed_at = run.terminal is not None and run.terminal.is_typed_at
         if result.is_left and not is_typed_at:
             raise Retryable(Reason.PROCESS_LEFT)
-        is_compared = result.is_linked and may_compare(run.argv)
-        harvested = await self._harvest(result.upper, job, may_compare_links=is_compared)
+        comparers = comparers_of(run.argv) if result.is_linked else Comparers.NONE
+        harvested = await self._harvest(result.upper, job, comparers)
         dropped = harvested.dropped
         if left := find_left_in_memory(result.upper):
             dropped = coarsened((*dropped, *left))
@@ -314,12 +314,12 @@ class Actions:
             on_kill=job.fail_waiting,
         )
 
-    async def _harvest(self, upper: Path, job: RunningJob, *, may_compare_links: bool) -> Harvested:
+    async def _harvest(self, upper: Path, job: RunningJob, comparers: Comparers) -> Harvested:
         lower = functools.partial(self._tree.was_at, job.view)
         place = (upper, self._homes, lower, self._files.cas, job.copied)
         while True:
             try:
-                return await collect(*place, may_compare_links=may_compare_links)
+                return await collect(*place, comparers=comparers)
             except Need as need:
                 await self._files.fetcher.directory(need.path)
 

@@ -32,6 +32,7 @@ from termite.fuse.view.comparison import (
     files,
     harvest,
 )
+from termite.fuse.view.link_comparers import Comparers
 from termite.fuse.view.linked_files import find_changed_in_place, find_linked
 
 # Up to these sizes no thread is used: a thread costs 0.1 ms, as much as reading a few small files.
@@ -62,7 +63,7 @@ async def collect(
     cas: Cas,
     copied: Mapping[LinkKey, CopyUps] | None = None,
     *,
-    may_compare_links: bool = False,
+    comparers: Comparers = Comparers.NONE,
 ) -> Harvested:
     """Read the upper layer, compare it with the view, and store the new contents.
 
@@ -70,14 +71,14 @@ async def collect(
     and nothing was stored then, so this can be called again. Raises NotAtRest if somebody still
     changes the files, and Retryable if the disk is full or a path is too long. The master then runs
     the job once more, or itself if the reason `is_for_here`; a file with several names that was
-    changed in place is one. `copied` has those that may have been copied up. `may_compare_links`:
-    if an old file has got another name, that is one, too.
+    changed in place is one. `comparers` are those of a job that has linked a file. If an old file
+    has got another name, that is such a reason, too. `copied` has what may have been copied up.
     """
     layer = open_upper(upper)
     if layer is None:
         return Harvested((), {}, ())
     with contextlib.closing(layer):
-        return await _collect(layer, homes, lower, cas, copied or {}, may_compare_links)
+        return await _collect(layer, homes, lower, cas, copied or {}, comparers)
 
 
 def find_left_in_memory(upper: Path) -> list[bytes]:
@@ -96,7 +97,7 @@ async def _collect(
     lower: Lower,
     cas: Cas,
     copied: Mapping[LinkKey, CopyUps],
-    may_compare_links: bool,
+    comparers: Comparers,
 ) -> Harvested:
     with contextlib.closing(layer.entries(homes)) as walk:
         entries = list(itertools.islice(walk, MAX_ENTRIES_WITHOUT_THREAD))
@@ -116,7 +117,7 @@ async def _collect(
         digests, small = store()
     if path := find_changed_in_place(compared, digests, copied):
         raise Retryable(Reason.LINKED_FILE, repr("/" + os.fsdecode(path)))
-    if may_compare_links and (path := find_linked(compared, digests)):
+    if path := find_linked(compared, digests, comparers):
         raise Retryable(Reason.LINK_READ, repr("/" + os.fsdecode(path)))
     changes = harvest(compared, digests)
     new = {change.attr.digest for change in changes if change.attr and change.content and change.link_to is None}

@@ -8,6 +8,7 @@ others may be such a program, or a script that calls one.
 names for two files. In a job, `mv` also copies a directory that it would only rename on the disk.
 """
 
+import enum
 import re
 from collections.abc import Sequence
 
@@ -53,13 +54,22 @@ _ASSIGNED = re.compile(rb"[A-Za-z_]\w*=\S*")
 _BEFORE_A_PROGRAM = (b"!", b"{", b"do", b"else", b"exec", b"if", b"elif", b"then", b"time", b"until", b"while")
 
 
-def may_compare(argv: Sequence[bytes]) -> bool:
-    """Return whether the command may run a program that compares inode numbers.
+class Comparers(enum.Enum):
+    """The programs of a command that compare inode numbers."""
 
-    Return False only if all programs that it names are known, and do not.
-    """
+    NONE = "all programs are known, and do not"
+    UNKNOWN = "a script, or a program that is not known"
+    NAMED = "a program that does"
+
+
+def comparers_of(argv: Sequence[bytes]) -> Comparers:
+    """Return whether the command runs a program that compares inode numbers."""
     if names_comparer(argv):
-        return True
+        return Comparers.NAMED
+    return Comparers.UNKNOWN if _runs_unknown(argv) else Comparers.NONE
+
+
+def _runs_unknown(argv: Sequence[bytes]) -> bool:
     program = argv[0].rpartition(b"/")[2] if argv else b""
     if program not in _SHELLS:
         return not _HARMLESS.fullmatch(program)

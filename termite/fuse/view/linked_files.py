@@ -16,23 +16,28 @@ from collections.abc import Iterable, Mapping
 
 from termite.engine.model import Digest
 from termite.fuse.view.comparison import Compared, CopyUps, LinkKey, Pair, UpperEntry, ends_what_was, link_key, novelty
+from termite.fuse.view.link_comparers import Comparers
 
 
-def find_linked(compared: Compared, digests: Mapping[int, Digest]) -> bytes:
+def find_linked(compared: Compared, digests: Mapping[int, Digest], comparers: Comparers) -> bytes:
     """Return the path of a file that was there before the job, and got another name in it, or b"".
 
     Overlayfs copies the file. The new name has the number of the copy, but the old one still shows
     the old number, so that a program like tar takes them for two files. The new name may be gone
-    again, and an unchanged copy is the only trace of it. In a directory that is gone there is none,
-    so that its path is returned. Staging directories are made anew all the time, and do not count.
+    again, and an unchanged copy is the only trace of it. If the command names a program that
+    compares, a copy with another mode or time counts, too, and a directory that is gone. Staging
+    directories are made anew all the time, and do not count.
     """
+    if comparers is Comparers.NONE:
+        return b""
+    is_named = comparers is Comparers.NAMED
     for pair in compared.pairs:
         entry, was = pair.entry, pair.was
-        if _ends_directory(pair) and entry.whiteout:
+        if _ends_directory(pair) and entry.whiteout and is_named:
             return entry.path
         if not entry.copied_up or was is None or not stat.S_ISREG(entry.mode) or not stat.S_ISREG(was.mode):
             continue
-        if entry.nlink > 1 or novelty(pair, digests) < 2:
+        if entry.nlink > 1 or novelty(pair, digests) < (2 if is_named else 1):
             return entry.path
     return b""
 

@@ -1,6 +1,6 @@
 """Commands that name a program which compares inode numbers, and others."""
 
-from termite.fuse.view.link_comparers import may_compare, names_comparer
+from termite.fuse.view.link_comparers import Comparers, comparers_of, names_comparer
 from tests.unit.tables import each_row
 
 
@@ -64,7 +64,7 @@ def test_a_word_of_its_own_may_be_an_option() -> None:
 )
 def test_other_commands_stay(text: str) -> None:
     assert not names_comparer((b"sh", b"-c", text.encode()))
-    assert not may_compare((b"sh", b"-c", text.encode()))
+    assert comparers_of((b"sh", b"-c", text.encode())) is Comparers.NONE
 
 
 @each_row(
@@ -83,9 +83,9 @@ def test_other_commands_stay(text: str) -> None:
 )
 def test_a_script_or_an_unknown_program_may_compare(argv: tuple[str, ...]) -> None:
     words = tuple(word.encode() for word in argv)
-    assert may_compare(words) and not names_comparer(words)
+    assert comparers_of(words) is Comparers.UNKNOWN
 
 
 @each_row("argv", [("ln", "a", "b"), ("/usr/bin/cp", "-l", "a", "b"), ("rustc", "a.rs")])
 def test_a_known_program_without_a_shell_stays(argv: tuple[str, ...]) -> None:
-    assert not may_compare(tuple(word.encode() for word in argv))
+    assert comparers_of(tuple(word.encode() for word in argv)) is Comparers.NONE

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from termite.engine.model import Attr
 from termite.fuse.view.comparison import CopyUps, Homes, LinkKey, compare, harvest, link_key
+from termite.fuse.view.link_comparers import Comparers
 from termite.fuse.view.linked_files import find_changed_in_place, find_linked
 from tests.unit.fuse.view.test_comparison import OLD, ROOT, B, Upper, compared, said, was_directory, was_file
 from tests.unit.tables import each_row
@@ -147,5 +148,22 @@ def test_only_regular_files_with_several_names_have_a_key() -> None:
     ids=["linked", "unlinked again", "directory moved", "directory made anew", "new files", "written", "removed"],
 )
 def test_an_old_file_that_got_another_name_is_found(was: Mapping[bytes, Attr], upper: Upper, expected: bytes) -> None:
-    found = find_linked(compared(upper, was), upper.digests)
+    found = find_linked(compared(upper, was), upper.digests, Comparers.NAMED)
+    assert found == (ROOT + b"/" + expected if expected else b"")
+    assert find_linked(compared(upper, was), upper.digests, Comparers.NONE) == b""
+
+
+@each_row(
+    ("upper", "expected"),
+    [
+        (Upper().file(b"a", inode=5, nlink=2, copied_up=True), b"a"),
+        (Upper().file(b"a", mtime_ns=OLD, copied_up=True), b"a"),
+        (Upper().file(b"a", mtime_ns=OLD + 1, copied_up=True), b""),
+        (Upper().whiteout(b"d"), b""),
+    ],
+    ids=["linked", "unlinked again", "touched", "directory removed"],
+)
+def test_if_nobody_names_a_comparer_only_a_sure_trace_counts(upper: Upper, expected: bytes) -> None:
+    was = {b"a": was_file(), b"d": was_directory(), b"d/a": was_file()}
+    found = find_linked(compared(upper, was), upper.digests, Comparers.UNKNOWN)
     assert found == (ROOT + b"/" + expected if expected else b"")
