@@ -10,7 +10,6 @@ from pathlib import Path
 import trio
 
 from termite import __version__
-from termite.engine import look_calls
 from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
@@ -221,7 +220,7 @@ class Master:
 
         A long result takes a thread.
         """
-        return await compute(len(changes), lambda: find_later_code(changes, self.writable_root, _may_have))
+        return await compute(len(changes), lambda: find_later_code(changes, self.writable_root, self.tree.may_have))
 
     def remember(self, job: Job) -> None:
         """Remember the surroundings of a job, which was parsed, for a shell like it."""
@@ -264,14 +263,6 @@ class Master:
             self.vantage = own_vantage()
             found = difference(self.vantage, vantage, cwd)
         return found
-
-
-def _may_have(path: bytes) -> bool:
-    """Return whether something is at a path of the tree, or whether the look fails."""
-    try:
-        return look_calls.has_entry(b"/" + path)
-    except OSError:
-        return True
 
 
 def _open_cache(config: MasterConfig, root: bytes) -> ResultCache | None:

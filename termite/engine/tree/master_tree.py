@@ -38,6 +38,7 @@ from termite.engine.tree.publishing.publication import (
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.temporary_files import TemporaryFiles
 from termite.engine.tree.tools.entry_notes import EntryNotes
+from termite.engine.tree.tools.hidden_entries import may_have_entry
 from termite.engine.tree.tools.private_entries import find_entry
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.tool_homes import ToolPlace
@@ -345,6 +346,10 @@ class MasterTree:
             "lost_links": len(self._follower.lost),
             **self._journal.statistics(),
         }
+
+    def may_have(self, path: bytes) -> bool:
+        """Return whether something is at a path to which results may go, as `may_have_entry` does."""
+        return may_have_entry(self._disk, self._exports, path)
 
     def close(self) -> None:
         """Save the digests, and remove the staging directory. This blocks for at most two ticks."""

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from termite.engine import look_calls
 from termite.engine.look_errors import is_answer
 from termite.engine.paths import is_below, join
+from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.visibility import MADE_BY_SANDBOX, OF_ONE_MACHINE, Exports
 
 
@@ -44,6 +45,19 @@ def place_of_one_machine(path: bytes, listed: bytes) -> bytes:
     names = _matching(path, listed) if listed else []
     found = (join(path, name) for name in names)
     return next((entry for entry in found if entry not in MADE_BY_SANDBOX), b"")
+
+
+def may_have_entry(disk: Disk, exports: Exports, path: bytes) -> bool:
+    """Return whether something is at a path to which results may go, or whether the look fails.
+
+    No symlink is followed, and no other path is looked at: the path may come from a worker.
+    """
+    if not exports.is_writable(path):
+        return False
+    try:
+        return disk.look(path) is not None
+    except OSError:
+        return True
 
 
 def _matching(directory: bytes, pattern: bytes) -> list[bytes]:

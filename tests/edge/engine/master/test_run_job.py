@@ -141,6 +141,9 @@ class FakeTree:
     ) -> None:
         self.shown += [*(tool.path for tool in tools), *directories, *links]
 
+    def may_have(self, path: bytes) -> bool:
+        return False
+
     def drain(self) -> int:
         self.steps.append("drain")
         return self.number

@@ -236,3 +236,18 @@ async def test_a_tree_deeper_than_the_wire_takes_is_followed_as_far_as_that(home
     home.drain()
     _, _, children = await home.directory(tree_path(root))
     assert not children
+
+
+def test_the_path_of_a_worker_leads_to_no_look_outside_the_places_of_results(
+    home: MasterTree, root: Path, tmp_path: Path
+) -> None:
+    """A result may name a path below an automounter, or below a symlink of an earlier result."""
+    elsewhere = tmp_path / "elsewhere"
+    for directory in (root / "bare", elsewhere):
+        directory.mkdir()
+        (directory / "HEAD").write_text("ref: refs/heads/main\n")
+    os.symlink(elsewhere, root / "a")
+    assert home.may_have(tree_path(root / "bare/HEAD"))
+    assert not home.may_have(tree_path(root / "bare/config"))
+    assert not home.may_have(tree_path(root / "a/HEAD"))
+    assert not home.may_have(b"etc/passwd")
