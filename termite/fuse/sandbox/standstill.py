@@ -32,6 +32,7 @@ SLOW_S = 2.0  # then it is logged
 PATIENCE_S = 10.0  # then a process that still stands still is killed
 PROBE = b"\1"  # asks for no sandbox; native/sandbox/serve.c has the same
 PROBE_S = 2.0  # between two of them
+MOST_UNCHECKED_S = 5.0  # between two checks of one standstill
 DEATH_S = 5.0  # then a killed sandbox that has not died is left to the kernel (D state)
 
 _STOPPED = "the sandbox was stopped by a signal"
@@ -109,18 +110,27 @@ class StandstillWatch:
 
 
 class ServerStandstill:
-    """The watch over one such process, by its `pidfd` and the mirror's end of its `channel`."""
+    """The watch over the process that makes sandboxes.
+
+    `pidfd` is that of the process, and `channel` is the mirror's end of its socket.
+    """
 
     def __init__(self, pid: int, pidfd: int, channel: socket.socket) -> None:
         self._pid = pid
         self._pidfd = pidfd
         self._channel = channel
         self._since_s: float | None = None
-        self._probed_s = -math.inf
+        self._checked_s = self._probed_s = -math.inf
         self._is_logged = False
 
     def check(self, now_s: float) -> bool:
-        """Return whether the process has stood still for too long. Call this while jobs run."""
+        """Return whether the process has stood still for too long. Call this while jobs run.
+
+        Time without checks does not count: no job ran, or this process was frozen as well.
+        """
+        if now_s - self._checked_s > MOST_UNCHECKED_S:
+            self._since_s = None
+        self._checked_s = now_s
         is_stopped = self.resume()
         if not is_stopped and not has_unread(self._channel):
             self._since_s, self._is_logged = None, False

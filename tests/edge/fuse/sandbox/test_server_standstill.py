@@ -47,17 +47,24 @@ def test_probes_are_rare(stage: Stage) -> None:
 
 def test_one_that_reads_nothing_is_given_up(stage: Stage) -> None:
     watch, _, _ = stage
-    assert [watch.check(now_s) for now_s in (0.0, 1.0, PATIENCE_S, 1.0 + PATIENCE_S)] == [False, False, False, True]
+    found = [watch.check(now_s) for now_s in (0.0, 1.0, 4.0, 8.0, PATIENCE_S, 1.0 + PATIENCE_S)]
+    assert found == [False, False, False, False, False, True]
+
+
+def test_time_in_which_nobody_looked_does_not_count(stage: Stage) -> None:
+    """The last job of a build finds a request unread, and the first one of the next build, too."""
+    watch, _, _ = stage
+    assert [watch.check(now_s) for now_s in (0.0, 1.0, 1000.0, 1001.0)] == [False, False, False, False]
 
 
 def test_one_that_reads_late_is_left_alone(stage: Stage) -> None:
     watch, _, theirs = stage
-    watch.check(0.0)
-    watch.check(1.0)
+    for now_s in (0.0, 1.0, 4.0, 8.0):
+        assert not watch.check(now_s)
     theirs.recv(100)
-    assert not watch.check(PATIENCE_S)
-    theirs.recv(100)
-    assert not watch.check(1.5 * PATIENCE_S)
+    for now_s in (PATIENCE_S, 1.2 * PATIENCE_S, 1.5 * PATIENCE_S):
+        assert not watch.check(now_s)
+        theirs.recv(100)
 
 
 @pytest.mark.logs("spawner-stands-still")
