@@ -76,8 +76,9 @@ unsigned long long newest_process(void)
 
 /* The kernel counts no refusal. But a job has never had more processes than it has made, and its
  * user no more tasks than the machine. If both together stay below the limit, nothing was refused.
- * Otherwise the job is tried: what it has made is made at once. Many are not tried, because other
- * jobs would meet the limit meanwhile. No build gets near a high limit, which is not looked at. */
+ * Otherwise we try to make as many at once as the job has made. Many are not tried, because other
+ * jobs would meet the limit meanwhile: a job that has made half as many as the limit may have met
+ * it. No build gets near a high limit, which is not looked at. */
 bool may_be_refused(void)
 {
     struct rlimit limit;
@@ -87,7 +88,9 @@ bool may_be_refused(void)
     read_load(&tasks, &newest);
     if (tasks && tasks + newest + TRIED_PROCESSES < limit.rlim_cur)
         return false;
-    return newest > MOST_TRIED || are_refused(newest > TRIED_PROCESSES ? newest : TRIED_PROCESSES);
+    if (newest > MOST_TRIED)
+        return newest >= limit.rlim_cur / 2 || are_refused(MOST_TRIED);
+    return are_refused(newest > TRIED_PROCESSES ? newest : TRIED_PROCESSES);
 }
 
 /* Return the number of processes and threads of the job. A directory with N threads has 2 + N

@@ -51,7 +51,7 @@ class SandboxResult(msgspec.Struct, frozen=True):
 
     `exec_errno` is 0 if the command was executed. `started_ns` and `ended_ns` are times of this
     machine's clock. `stdin_offset` is -1 if standard input is no file of the mirror. `upper` stays
-    until `Sandboxes.discard`. `is_full`: it met a limit of processes when its command ended.
+    until `Sandboxes.discard`. `is_full`: it may have met a limit of processes.
     `processes_made` is 0, or the number that it has made, if that is beyond its limit. `is_linked`:
     a file got another name, and a program may have compared both inode numbers. `is_left`: a
     process of the job outlived its command. `written_bytes` went to files, pipes and sockets; 0 is

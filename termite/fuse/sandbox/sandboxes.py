@@ -195,7 +195,7 @@ class Sandboxes:
         else:
             self._shortages.check_success(now_s, peak_bytes)
         is_full = self.scratch.is_full() or self.scratch.was_full_since(began_s)
-        is_full = is_full or self.scratch.may_have_filled(room_bytes, result.written_bytes)
+        is_full = is_full or self.scratch.may_have_filled(began_s, room_bytes, result.written_bytes)
         if is_full or (has_failed and self.scratch.was_low_since(began_s)):
             raise Retryable(Reason.SCRATCH_FULL)
         self._shortages.raise_if_hit(began_s, peak_bytes, is_full=result.is_full)

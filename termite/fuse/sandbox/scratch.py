@@ -181,14 +181,16 @@ class Scratch:
         """
         return self._full_at_s >= then_s
 
-    @staticmethod
-    def may_have_filled(room_bytes: int, written_bytes: int) -> bool:
+    def may_have_filled(self, began_s: float, room_bytes: int, written_bytes: int) -> bool:
         """Return whether a job may have used up the space that was free when it began.
 
         It may have removed everything between two looks. A job that wrote less has not done that
-        alone. Bytes that a job writes to pipes count, too.
+        alone. Bytes that a job writes to pipes count, too. But a job that found much space cannot
+        fill it between two looks: one of them has seen that little was left.
         """
-        return written_bytes > 0 and written_bytes >= room_bytes - FULL_BYTES
+        if not written_bytes or written_bytes < room_bytes - FULL_BYTES:
+            return False
+        return room_bytes < LOW_BYTES or self.was_low_since(began_s - MAX_CHECK_S)
 
     def _resize(self) -> None:
         room = mirror_calls.statvfs(self._root)

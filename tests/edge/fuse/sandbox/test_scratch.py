@@ -179,3 +179,16 @@ def test_space_that_ran_out_for_a_moment_is_remembered(scratch: Scratch, monkeyp
         scratch.check_space(now_s)
     assert scratch.was_full_since(2.0) and scratch.was_low_since(2.0)
     assert not scratch.was_full_since(2.5), "a job that began later has met nothing"
+
+
+def test_only_a_job_that_may_have_filled_the_space_between_two_looks_is_suspect(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little, much = LOW_BYTES - 1, 8 * LOW_BYTES
+    assert scratch.may_have_filled(1.0, little, little)
+    assert not scratch.may_have_filled(1.0, little, little - FULL_BYTES - 1)
+    assert not scratch.may_have_filled(1.0, much, 10 * much), "it went through pipes, or into a file that was emptied"
+    monkeypatch.setattr(scratch, "_free_bytes", lambda: little)
+    scratch.check_space(3.0)
+    assert scratch.may_have_filled(1.0, much, 10 * much)
+    assert not scratch.may_have_filled(4.0, much, 10 * much)
