@@ -10,6 +10,7 @@ runs again, whatever it would have made of the error.
 """
 
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ from termite.fuse.view.views import View
 
 T = TypeVar("T")
 
+NS_GET_PARENT = 0xB702  # ioctl_nsfs(2)
 MOST_S = 1e9  # thirty years, which is the limit of the line to the worker
 
 
@@ -171,12 +173,11 @@ class JobTable:
     def owner(self, thread: int) -> RunningJob | None:
         """Return the job of a thread, given by its pid in our namespace.
 
-        Return None if the thread is not a job's, or has made a pid namespace of its own.
+        The thread may be in a pid namespace that the job has made, as bwrap and `unshare -p` do.
+        Return None if the thread is not a job's, or is gone.
         """
         pid_namespace = _namespace(f"/proc/{thread}/ns/pid")
-        if not pid_namespace:
-            return None
-        return next((job for job in self.running.values() if job.has_thread(pid_namespace)), None)
+        return self._job_in(pid_namespace) or next(filter(None, map(self._job_in, _namespaces_above(thread))), None)
 
     async def wait_for(self, thread: int, fetch: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `fetch`, for a request of `thread`.
@@ -216,7 +217,16 @@ class JobTable:
             copies.most += not is_certain
             copies.is_certain |= is_certain
 
+    def _job_in(self, pid_namespace: int) -> RunningJob | None:
+        return next((job for job in self.running.values() if pid_namespace and job.has_thread(pid_namespace)), None)
+
     def _stop(self, job: RunningJob | None, reason: Retryable | Stale) -> None:
+        """Stop a job, or all jobs if nobody knows which one met the reason.
+
+        The master remembers of a job that it uses an unseen program. It must not do so of all.
+        """
+        if job is None and isinstance(reason, Retryable) and reason.reason is Reason.UNSEEN_PROGRAM:
+            reason = Retryable(Reason.FILE_UNREADABLE, reason.detail)
         for met in [job] if job is not None else list(self.running.values()):
             met.retry(reason)
 
@@ -239,3 +249,16 @@ def _namespace(path: str) -> int:
     with contextlib.suppress(OSError):
         return os.stat(path).st_ino
     return 0
+
+
+def _namespaces_above(thread: int) -> list[int]:
+    """Return the inode numbers of the pid namespaces above that of a thread, up to ours."""
+    found: list[int] = []
+    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # EPERM: the next one is above ours
+        fd = os.open(f"/proc/{thread}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        opened.callback(os.close, fd)
+        while True:
+            fd = fcntl.ioctl(fd, NS_GET_PARENT)
+            opened.callback(os.close, fd)
+            found.append(os.fstat(fd).st_ino)
+    return found

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import suppress
 
 import pytest
 import trio
@@ -32,3 +33,26 @@ def test_a_job_that_has_ended_owns_no_thread_of_a_namespace_with_its_number(*, i
         if is_waited_for:
             process.wait()
         assert jobs.owner(os.getpid()) is running
+
+
+def test_a_job_owns_the_threads_of_the_pid_namespaces_that_it_makes() -> None:
+    jobs, apart = JobTable(), ("unshare", "-pf" if os.geteuid() == 0 else "-Urpf", "--kill-child")
+    with subprocess.Popen([*apart, *apart, "cat"], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(b"x")
+        if not process.stdout.read(1):
+            pytest.skip("no pid namespaces here")
+        inner = child_of(child_of(process.pid))
+        job = started_job(1, process.pid)
+        jobs.add(started_job(2, 0))
+        jobs.add(job)
+        assert jobs.owner(child_of(process.pid)) is job
+        assert jobs.owner(inner) is job
+        assert jobs.owner(os.getpid()) is None
+        process.stdin.close()
+
+
+def child_of(pid: int) -> int:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return int(file.read())

@@ -127,6 +127,17 @@ async def test_an_error_of_the_worker_for_an_unknown_thread_stops_every_job_that
     assert all(one.scope.cancel_called for one in running)
 
 
+def test_nothing_is_remembered_of_jobs_of_which_nobody_knows_whether_they_used_an_unseen_program() -> None:
+    jobs, ours = JobTable(), [job(1), job(2)]
+    for one in ours:
+        jobs.add(one)
+    jobs.give_back(2**22 + 1, Retryable(Reason.UNSEEN_PROGRAM, "/home/u/f"))
+    for one in ours:
+        with pytest.raises(Retryable) as again:
+            one.raise_retry()
+        assert (again.value.reason, again.value.detail) == (Reason.FILE_UNREADABLE, "/home/u/f")
+
+
 @each_row(
     ("error", "reason"),
     [
