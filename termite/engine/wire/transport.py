@@ -37,7 +37,7 @@ from termite.engine.wire.protocol.failure_replies import Failed, Failure, failed
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import GetDirectory, GetFile, Ping, Pong
+from termite.engine.wire.protocol.messages import GetDirectory, GetEntry, GetFile, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Peer, PeerEvent, Replied, Requested
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream, why_broken
@@ -160,7 +160,7 @@ class Connection:
     async def _answer(self, stream: int, message: Message, scope: trio.CancelScope) -> None:
         reply: Message = Failed(Failure.RETRYABLE, "", reason=Reason.CANCELLED)
         with scope:
-            if isinstance(message, GetFile | GetDirectory) and self._outbox.is_full:
+            if isinstance(message, GetFile | GetDirectory | GetEntry) and self._outbox.is_full:
                 await self._outbox.wait_for_room()  # the content would wait in memory
             reply = await self._reply(stream, message)
         del self._handlers[stream]

@@ -505,7 +505,7 @@ async def test_who_sends_pings_and_reads_no_answers_is_dropped() -> None:
         assert server.statistics()["backlog_bytes"] < MOST_UNREAD_BYTES + 100
 
 
-@pytest.mark.parametrize("message", [GetFile(b"a", 1, 1), GetDirectory(b"a")])
+@pytest.mark.parametrize("message", [GetFile(b"a", 1, 1), GetDirectory(b"a"), GetEntry(b"a")])
 async def test_no_content_is_read_for_who_reads_no_answers(message: Message) -> None:
     made = 0
 
