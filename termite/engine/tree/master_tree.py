@@ -41,6 +41,7 @@ from termite.engine.tree.tools.entry_notes import EntryNotes
 from termite.engine.tree.tools.hidden_entries import may_have_entry
 from termite.engine.tree.tools.private_entries import find_entry
 from termite.engine.tree.tools.programs import way_to
+from termite.engine.tree.tools.slow_mounts import WatchedMounts
 from termite.engine.tree.tools.tool_homes import ToolPlace
 
 
@@ -83,7 +84,7 @@ class MasterTree:
         self._follower = DiskFollower(self._disk, self._exports, self._hashes)
         self.attrs = self._follower.tree
         self._temporary = TemporaryFiles(self._disk, self._exports, self._follower)
-        self._journal = Journal()
+        self._journal, self._mounts = Journal(), WatchedMounts(config.writable_root)
         self._staging = Staging(config.writable_root)
         self.discarded = self._staging.discarded  # lines that name what is missing of the results of killed masters
         staging = self._staging
@@ -144,7 +145,7 @@ class MasterTree:
     def private_entry(self, path: bytes) -> Attr | None:
         """Return an entry that was not listed, as `find_entry` does."""
         components(path)
-        return find_entry(self._disk, self._exports, path)
+        return find_entry(self._disk, self._exports, self._mounts, path)
 
     async def open_file(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Digest]:
         """Return an open fd of this version of a file, for the caller to close, and its digest.
@@ -358,6 +359,7 @@ class MasterTree:
             self.drain()
         self._hashes.close()
         self._follower.watches.close()
+        self._mounts.close()
         self._disk.close()
         self._staging.close()
 

@@ -16,11 +16,11 @@ from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.look_errors import is_answer
 from termite.engine.model import Attr
 from termite.engine.paths import is_within, split
-from termite.engine.tree.disk import Disk, LookErrors
+from termite.engine.tree.disk import Disk, LookErrors, look_failed
 from termite.engine.tree.logic.temporary_names import is_never_shown, temporary_above
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, Exports, Visibility
-from termite.engine.tree.tools.slow_mounts import slow_mounts
+from termite.engine.tree.tools.slow_mounts import WatchedMounts
 
 DIRECTORY_BYTES = 4096  # the size of every directory that jobs see
 # The package manager's. Compilers look there for hundreds of names that are missing, and each
@@ -55,7 +55,7 @@ def is_within_reach(fd: int, name: bytes, mode: int) -> bool:
     return look_calls.has_right(name, os.R_OK, dir_fd=fd) or look_calls.has_right(name, os.X_OK, dir_fd=fd)
 
 
-def find_entry(disk: Disk, exports: Exports, path: bytes) -> Attr | None:
+def find_entry(disk: Disk, exports: Exports, mounts: WatchedMounts, path: bytes) -> Attr | None:
     """Return the attributes of a directory or a symlink that jobs were not shown.
 
     Return None if nothing is there, or nothing that a job may know of. Raise Retryable if it is
@@ -66,8 +66,11 @@ def find_entry(disk: Disk, exports: Exports, path: bytes) -> Attr | None:
         return None
     if temporary_above(path) and is_never_shown(path):
         return None
-    if slow_mounts(exports.writable_root).may_hang(path):
-        return None
+    try:
+        if mounts.now().may_hang(path):
+            return None
+    except OSError as error:
+        raise look_failed(path, error) from error
     with LookErrors(path):
         try:
             fd = disk.open_directory(directory, os.O_PATH)

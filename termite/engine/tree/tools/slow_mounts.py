@@ -4,7 +4,9 @@ A server that does not answer holds the process that looks at its mount, for min
 """
 
 import contextlib
+import os
 import re
+import select
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from termite.engine.paths import from_below_up, is_within
 from termite.engine.tree.volumes import parse_mount_point
 
 ON_DEMAND = b"autofs"
+MOUNTS = Path("/proc/self/mountinfo")  # of this process, see proc(5)
 # A program of some user answers for those of FUSE. `fuseblk` is a local disk.
 _SLOW = re.compile(rb"autofs|nfs4?|cifs|smb3|smbfs|afs|ceph|9p|ncpfs|coda|lustre|gfs2|ocfs2|glusterfs|fuse(\..*)?")
 
@@ -38,9 +41,43 @@ class SlowMounts(NamedTuple):
         return bool(_SLOW.fullmatch(kind)) and (kind == ON_DEMAND or not is_within(self.root, mount))
 
 
+class WatchedMounts:
+    """The mounts of this process, for a tree at `root`. They are read again only if they change."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._fd = -1
+        self._changes = select.poll()
+        self._mounts = SlowMounts(root, {})
+
+    def now(self) -> SlowMounts:
+        """Return the mounts as they are now. Raise OSError if they cannot be read.
+
+        The kernel reports a change once, when it is asked. It is asked before the text is read.
+        """
+        if self._fd < 0:
+            self._fd = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+            self._changes.register(self._fd, select.POLLPRI)
+        elif not self._changes.poll(0):
+            return self._mounts
+        try:
+            self._mounts = slow_mounts(self._root)
+        except OSError:
+            self.close()  # the next call reads them
+            raise
+        return self._mounts
+
+    def close(self) -> None:
+        """Close the descriptor. A later call of `now` opens it again."""
+        if self._fd >= 0:
+            self._changes.unregister(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
 def slow_mounts(root: bytes) -> SlowMounts:
     """Return the mounts of this process, for a tree at `root`. Raise OSError."""
-    return parse_mounts(root, Path("/proc/self/mountinfo").read_bytes())
+    return parse_mounts(root, MOUNTS.read_bytes())
 
 
 def parse_mounts(root: bytes, text: bytes) -> SlowMounts:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,6 +24,7 @@ from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.tree.publishing.redo import finish_job
+from termite.engine.tree.tools.slow_mounts import WatchedMounts
 from tests.edge.engine.tree.tree_jobs import (
     NS,
     Job,
@@ -513,6 +515,19 @@ def a_link_that_the_mount_refuses_is_another_entry(root: Path) -> None:
 
     with not_for_ever():
         trio.run(run)
+
+
+def mounts_are_read_again_only_if_they_change(root: Path) -> None:
+    mounts = WatchedMounts(tree_path(root))
+    seen = [mounts.now(), mounts.now()]
+    mount_tmpfs(root / "build")
+    seen += [mounts.now(), mounts.now()]
+    umount(root)
+    seen += [mounts.now()]
+    assert [one is next_one for one, next_one in pairwise(seen)] == [True, False, True, False]
+    mounts.close()
+    assert mounts.now() is not seen[-1]
+    mounts.close()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ SCENARIOS = [
     "a_mount_point_is_not_removed",
     "a_rename_that_is_refused_all_the_same_is_a_copy",
     "a_link_that_the_mount_refuses_is_another_entry",
+    "mounts_are_read_again_only_if_they_change",
 ]
 
 
