@@ -16,7 +16,7 @@ from termite.engine.errors import FsError, Reason, Retryable, Stale
 from termite.engine.look_errors import GONE, REFUSED
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import split
-from termite.engine.tree.disk import Disk, look_failed
+from termite.engine.tree.disk import Disk, LookErrors, look_failed
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
@@ -116,12 +116,13 @@ class FileContents:
         raise Stale(path)
 
     def _is_ours(self, path: bytes) -> bool:
-        """Return whether we own a file that we may not read, and the job may do more than read it.
+        """Return whether a file that we may not read is our own. Raise Retryable if the look fails.
 
-        The kernel refuses to open such a file to a job itself. If it asks here, the job moves,
-        links or appends to the file, or executes it.
+        The kernel lets no job read such a file. If a job's request comes here nevertheless, the job
+        moves, links or executes the file, or appends to it.
         """
-        there = self._disk.look(path)
+        with LookErrors(path):
+            there = self._disk.look(path)
         return there is not None and there.st_uid == os.geteuid()
 
     def _check_way(self, path: bytes) -> None:

@@ -92,11 +92,15 @@ def find_entry(disk: Disk, exports: Exports, mounts: WatchedMounts, path: bytes)
 def refusal_of(disk: Disk, exports: Exports, directory: bytes, error: OSError) -> TermiteError:
     """Return the error for a job that asks for a directory which the master may not list.
 
-    The kernel lets a job do what the mode allows: to look names up (0300), or to list them (0600).
-    Therefore, in a directory of our own in the tree, only a local command does it right.
+    The kernel lets a job look names up if the mode is 0300, and list them if it is 0600. If such a
+    directory of the tree is our own, only a command on the master's machine does the same. Return
+    LOOK_FAILED if nobody can say whose it is.
     """
     if error.errno in (errno.EACCES, errno.EPERM) and exports.is_live(directory):
-        there = disk.look(directory)
+        try:
+            there = disk.look(directory)
+        except OSError as failure:
+            return look_failed(directory, failure)
         if there is not None and there.st_uid == os.geteuid():
             return Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(directory))
     return FsError(error.errno or errno.EIO, directory)

@@ -321,6 +321,31 @@ async def test_a_file_of_the_user_that_refuses_him_sends_the_command_home(
     assert caught.value.reason is Reason.UNSEEN_PROGRAM
 
 
+async def test_no_worker_is_to_blame_if_nobody_can_say_whose_a_closed_file_or_directory_is(
+    home: MasterTree,
+    root: Path,
+    fail: Callable[..., Faults],
+    opening: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look(self: disk.Disk, path: bytes) -> None:
+        raise failed(EMFILE)
+
+    (root / "d").mkdir()
+    (root / "f").write_bytes(b"1")
+    await serve(home, root)
+    fail("listdir", "d", failed(EACCES))
+    opening(EACCES)
+    monkeypatch.setattr(disk.Disk, "look", look)
+    for asked in (
+        home.directory(tree_path(root / "d")),
+        home.open_file(tree_path(root / "f"), 1, (root / "f").stat().st_mtime_ns),
+    ):
+        with pytest.raises(Retryable) as caught:
+            await asked
+        assert caught.value.reason is Reason.LOOK_FAILED
+
+
 async def test_a_result_on_the_disk_stays_a_result_if_the_look_at_it_fails(
     home: MasterTree, root: Path, fail: Callable[..., Faults]
 ) -> None:
