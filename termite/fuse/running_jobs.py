@@ -53,6 +53,7 @@ class RunningJob:
         self.layers = layers
         self.scope = scope
         self.pid = 0
+        self.order = 0  # of its start among all jobs, from 1
         self.copied: dict[LinkKey, CopyUps] = {}
         self._pid_namespace = 0
         self.is_ending = False
@@ -134,6 +135,7 @@ class JobTable:
         self.count_time()
         self.running[job.number] = job
         self.started += 1
+        job.order = self.started
 
     def count_time(self) -> None:
         """Bring `job_s` and `busy_s` up to now."""
@@ -204,6 +206,15 @@ class JobTable:
         run now: each of them may have got the error.
         """
         self._stop(self.owner(thread) if thread else None, _reason_of(error))
+
+    def outdate(self, path: bytes, started: int) -> None:
+        """Run those of the first `started` jobs again that still run.
+
+        Each of them may have met the entry at `path` as it was before.
+        """
+        for job in list(self.running.values()):
+            if job.order <= started:
+                job.retry(Stale(path))
 
     def note_copied(self, thread: int, key: LinkKey, *, is_certain: bool) -> None:
         """Note that a file with several names may have been copied up for the job of a thread.

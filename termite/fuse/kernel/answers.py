@@ -39,7 +39,9 @@ def entry_of(node: Node) -> Any:
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = node.inode
     entry.generation = 0
-    entry.entry_timeout = 0 if node.job is not None else FOREVER_S
+    # The master may have another private entry for the next job. The answer to that look brings its
+    # attributes, too.
+    entry.entry_timeout = 0 if node.job is not None or node.is_private else FOREVER_S
     entry.attr_timeout = FOREVER_S
     entry.st_mode = attr.mode
     entry.st_nlink = 1 if stat.S_ISDIR(attr.mode) else attr.nlink

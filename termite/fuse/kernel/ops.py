@@ -1,8 +1,10 @@
 """Answer the kernel's requests to the read-only mount, and fetch what the tree lacks.
 
-Everything that is shown is immutable, so every answer may be cached forever. A request costs 30 us
-of CPU before any code of ours runs. This code delays every look-up of every job, so it stays flat:
-no log line, no task, no copy.
+Everything that was listed is immutable, so every answer about it may be cached forever. For a
+private entry, which jobs see only if they ask for it by name, the kernel asks each time.
+
+A request costs 30 us of CPU before any code of ours runs. This code delays every look-up of every
+job, so it stays flat: no log line, no task, no copy.
 """
 
 import functools
@@ -17,10 +19,11 @@ import pyfuse3
 import trio
 
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
-from termite.engine.model import Attr
+from termite.engine.model import Attr, is_directory
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.kernel.answers import FOREVER_S, absence, boundless, entry_of
+from termite.fuse.kernel.private_names import PrivateNames
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import JobTable
 from termite.fuse.stdin.stdin_pipe import StdinSource
@@ -78,6 +81,7 @@ class MirrorOperations(pyfuse3.Operations):
         self._cas = files.cas
         self._fetcher = files.fetcher
         self.jobs = jobs
+        self._private_names = PrivateNames(files.fetcher, jobs)
         self._warm = warm
         self._inodes = Inodes()
         self._space = boundless()
@@ -212,12 +216,13 @@ class MirrorOperations(pyfuse3.Operations):
     async def _private(self, parent: DirectoryNode, name: bytes, thread: int) -> Node | None:
         """Return the node of an entry that jobs see only if they ask for it by name, or None."""
         path = parent.path + b"/" + name if parent.path else name
-        attr = await self.jobs.wait_for(thread, functools.partial(self._fetcher.entry, path))
+        attr = await self._private_names.find(path, thread)
         if attr is None:
             return None
-        node = self._child(parent, name, attr)
+        node = self._child(parent, name, attr) if is_directory(attr) else self._inodes.private_link(path, attr)
         if isinstance(node, DirectoryNode):
             node.is_private, node.listing = True, EMPTY
+        node.attr, node.entry = attr, None
         return node
 
     async def _listing(self, node: DirectoryNode, thread: int) -> Listing:
@@ -275,6 +280,8 @@ class MirrorOperations(pyfuse3.Operations):
         self._closed(self._inodes.nodes[inode])
 
     def _note(self, node: Node) -> None:
+        if node.is_private:
+            return  # the warm layer would show it to later jobs
         self._warm.note(node.path, node.attr, node.digest, again=node.was_opened)
         node.was_opened = True
 

@@ -43,6 +43,7 @@ class Node:
 
     job: int | None = None
     block_bytes = 4096
+    is_private = False
 
     def __init__(self, inode: int, path: bytes, attr: Attr, key: object = None) -> None:
         self.inode = inode
@@ -75,6 +76,14 @@ class DirectoryNode(Node):
         self.is_private = False
         self.listing: Listing | None = None
         self.names: list[bytes] | None = None
+
+
+class PrivateLink(Node):
+    """A symlink that was not listed, and that a job has asked for by name."""
+
+    __slots__ = ()
+
+    is_private = True
 
 
 class StdinNode(Node):
@@ -124,6 +133,11 @@ class Inodes:
             key = (path, key)
             node = self._by_key.get(key)
         return node or self._add(Node(self._next, path, attr, key))
+
+    def private_link(self, path: bytes, attr: Attr) -> Node:
+        """Return the node of a symlink that was not listed. With another target it has another."""
+        key = ("private", path, attr.target)
+        return self._by_key.get(key) or self._add(PrivateLink(self._next, path, attr, key))
 
     def stdin(self, job: int, file: StdinFile) -> Node:
         """Return the node of the standard input of a job; numbers of jobs are never used again.
