@@ -546,3 +546,33 @@ def test_what_a_command_meets_in_a_private_place_without_naming_it_is_as_plain(m
     before, ran = fallbacks(tree), tree.jobs()
     assert tree.termite("sh", "-c", line, env=met.env()) == plain
     assert (fallbacks(tree) - before, tree.jobs() - ran) == (1 - jobs, jobs)
+
+
+def test_what_has_changed_in_private_places_since_the_last_command_counts(met: Home) -> None:
+    """No change of them is sent to workers, which answer many commands from what they know."""
+    tree, sdk, tools = met.tree, met.top / "sdk", met.tree.where.base / f"open-{uuid.uuid4().hex[:8]}"
+    tools.mkdir(mode=0o755)
+    tree.own(tools)
+    for version in ("1", "2"):
+        tree.mkdir(f"sdk-{version}")
+        tree.write(f"sdk-{version}/version", f"{version}\n")
+    tree.write("by-link", f"cat {sdk}/version")
+    tree.write("by-absence", f"test -e {tools}/settings && echo settings || echo none")
+
+    def run() -> tuple[bytes, bytes]:
+        outcomes = [tree.termite("sh", f"./{script}", env=met.env()) for script in ("by-link", "by-absence")]
+        assert outcomes == [tree.plain("sh", f"./{script}", env=met.env()) for script in ("by-link", "by-absence")]
+        return outcomes[0].stdout, outcomes[1].stdout
+
+    before, ran = fallbacks(tree), tree.jobs()
+    met.link("sdk", tree.path / "sdk-1")
+    assert run() == (b"1\n", b"none\n")
+    sdk.unlink()
+    met.link("sdk", tree.path / "sdk-2")
+    assert run() == (b"2\n", b"none\n")
+    assert (fallbacks(tree) - before, tree.jobs() - ran) == (0, 4)
+    settings = tools / "settings"
+    settings.touch(mode=0o600)
+    tree.own(settings)
+    assert run() == (b"2\n", b"settings\n")
+    assert (fallbacks(tree) - before, tree.jobs() - ran) == (1, 5)

@@ -71,6 +71,7 @@ class Lease:
         self.changed = trio.lowlevel.ParkingLot()
         self.traced_names = LearntNames()
         self.newest_seal = 0  # of the seals to which symlinks lead in directories that were listed for the mirror
+        self.known_turns: int | None = None  # of directories, when the first one was listed for the mirror
         self.cannot_trace = False  # True if the worker has said that it can trace no job
         self._connection: Connection | None = None
         self._told = (0, 0, 0)  # the traffic that `take_traffic` has returned so far

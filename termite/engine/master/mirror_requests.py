@@ -65,6 +65,8 @@ class MirrorRequests:
         match message:
             case GetDirectory(path=path):
                 self._tree.load(path, lease.worker)
+                if lease.known_turns is None:
+                    lease.known_turns = self._tree.notes.turns
                 if seal := self._tree.notes.newest_seal(path):
                     lease.newest_seal = max(lease.newest_seal, seal)
                 number, attr, children = await self._tree.directory(path)

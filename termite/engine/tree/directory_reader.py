@@ -94,9 +94,9 @@ class DirectoryReader:
         rules = self._exports.rules(directory)
         is_whole = rules.visibility is Visibility.WHOLE or rules.has_programs
         if not is_whole and not (rules.visibility is Visibility.PUBLIC and self._is_open(directory)):
-            self.notes.unlisted.add(directory)
+            self.notes.note_listing(directory, is_listed=False)
             return self._read_passages(directory, rules)
-        self.notes.unlisted.discard(directory)
+        self.notes.note_listing(directory, is_listed=True)
         with LookErrors(directory):
             try:
                 fd = self._disk.open_directory(directory)

@@ -17,7 +17,7 @@ from termite.engine.wire.protocol.messages import Run
 def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:
     """Return the message that runs the job at the current state of the files.
 
-    Return None if the mirror lacks so many changes that a new lease is cheaper.
+    Return None if the mirror is so outdated that the job needs a new lease.
     """
     job.lease = lease
     argv, cwd = encoded_words(command.argv), os.fsencode(command.cwd)
@@ -25,7 +25,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     env = job.identity.env if job.identity else _environment_words(master, rule, command)
     master.tree.show_named(argv, cwd, env)
     number = job.number = master.tree.drain()
-    if _is_outdated(changesets := master.tree.changesets_since(lease.cursor)):
+    if _is_outdated(lease, master.tree.notes.turns, changesets := master.tree.changesets_since(lease.cursor)):
         return None
     contents = take_contents(master.tree, lease, number)
     return Run(
@@ -64,5 +64,11 @@ def _environment_words(master: Master, rule: Rule | None, command: Command) -> t
     return environment_of(command).without(left_out).remote_words
 
 
-def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
+def _is_outdated(lease: Lease, turns: int, changesets: tuple[Changeset, ...]) -> bool:
+    """Return whether a new lease is needed, or cheaper than to send so many changes.
+
+    It is needed if the mirror may take a directory with private entries for a public one.
+    """
+    if lease.known_turns is not None and lease.known_turns < turns:
+        return True
     return sum(len(changeset.changes) for changeset in changesets) > OUTDATED_CHANGES

@@ -31,8 +31,9 @@ class EntryNotes:
 
     If the tree `is_mixed`, it has an entry of another user or group. `seals` counts the files that
     were sealed because a symlink leads to them. `is_shown` returns whether jobs see a path.
-    `partial` has the directories with entries that jobs do not see, and `unlisted` those of which
-    only what leads further was looked at.
+    `partial` has the directories with entries that jobs do not see. `unlisted` has those of which
+    only what leads further was looked at. `turns` counts how often a directory became one of these
+    after mirrors had been told that it was not.
     """
 
     def __init__(self, exports: Exports, is_shown: IsShown) -> None:
@@ -47,6 +48,8 @@ class EntryNotes:
         self._newest_elsewhere = 0  # of directories that were forgotten
         self.partial: set[bytes] = set()
         self.unlisted: set[bytes] = set()
+        self._told: set[bytes] = set()  # directories outside the tree that were listed for mirrors
+        self.turns = 0
         self.is_mixed = False
         self.seals = 0
         try:
@@ -71,12 +74,24 @@ class EntryNotes:
         """Note an entry that jobs do not see. Raise OSError if a look fails."""
         if directory not in self.partial and is_asked_for(self._exports, directory) and is_within_reach(fd, name, mode):
             self.partial.add(directory)
+            self.turns += directory in self._told
+
+    def note_listing(self, directory: bytes, *, is_listed: bool) -> None:
+        """Note whether a directory is listed, or only what leads further is looked at in it."""
+        if is_listed:
+            self.unlisted.discard(directory)
+        elif directory not in self.unlisted:
+            self.unlisted.add(directory)
+            self.turns += directory in self._told and is_asked_for(self._exports, directory)
 
     def hides(self, directory: bytes) -> tuple[bool, bool]:
         """Return whether a directory has entries that jobs do not see, and whether it is unlisted.
 
-        If it has, mirrors ask for each entry that they lack.
+        A mirror is told so once, and then asks for each entry that it lacks. If this turns later,
+        see `turns`, it needs a new lease.
         """
+        if not self._exports.is_live(directory):
+            self._told.add(directory)
         is_unlisted = directory in self.unlisted
         if not (is_unlisted or directory in self.partial) or not is_asked_for(self._exports, directory):
             return False, False

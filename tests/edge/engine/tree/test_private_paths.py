@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import FsError, Reason, Retryable
+from termite.engine.fleet.lease import Lease
+from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.tools.private_entries import refusal_of
 from termite.engine.tree.tools.tool_homes import ToolPlace
+from termite.engine.wire.protocol.messages import Directory, GetDirectory
 from tests.edge.engine.tree.tree_jobs import tree_path
 
 
@@ -192,6 +195,46 @@ def test_a_directory_says_whether_it_has_more_than_jobs_see(tree: MasterTree, ba
     assert serve(tree, Path("/etc")) == (False, False), "each program looks there for ld.so.preload"
     assert serve(tree, Path("/usr/include")) == (False, False), "compilers ask there for hundreds of names"
     assert serve(tree, Path("/tmp")) == (False, False), "and each job for new ones"
+
+
+async def test_a_mirror_is_told_anew_of_a_directory_in_which_something_private_appears(
+    tree: MasterTree, base: Path
+) -> None:
+    (base / "tools").mkdir()
+    (base / "tools" / "shown").touch(mode=0o644)
+    requests, lease = MirrorRequests(tree, {}), Lease("w", 0, 0.0)
+    asked = GetDirectory(tree_path(base / "tools"))
+
+    async def flags() -> tuple[bool, bool, bool]:
+        """Return those of the directory, and whether the mirror of the lease knows them."""
+        reply = await requests.answer(lease, asked, never)
+        assert isinstance(reply, Directory) and lease.known_turns is not None
+        return reply.is_partial, reply.is_unlisted, lease.known_turns == tree.notes.turns
+
+    assert await flags() == (False, False, True)
+    (base / "tools" / "settings").touch(mode=0o600)
+    tree.drain()
+    assert lease.known_turns == 0 and tree.notes.turns == 1
+    assert await flags() == (True, False, False), "it has told jobs of an absence that is none"
+    lease = Lease("w", 0, 0.0)
+    (base / "tools" / "more").touch(mode=0o600)
+    await tree.recheck_settled()
+    assert await flags() == (True, False, True)
+    (base / "other").mkdir()
+    (base / "other" / "settings").touch(mode=0o600)
+    tree.drain()
+    lease = Lease("w", 0, 0.0)
+    await requests.answer(lease, GetDirectory(tree_path(base / "other")), never)
+    assert lease.known_turns == tree.notes.turns, "nobody was told otherwise"
+    asked = GetDirectory(tree_path(base))
+    assert await flags() == (True, False, True)
+    base.chmod(0o711)
+    await tree.recheck_settled()
+    assert await flags() == (True, True, False)
+
+
+async def never(chunk: bytes) -> None:
+    raise AssertionError("no content is sent")
 
 
 def test_a_job_learns_of_private_directories_and_links_only_that_they_are_there(tree: MasterTree, base: Path) -> None:
