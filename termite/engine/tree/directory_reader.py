@@ -148,7 +148,7 @@ class DirectoryReader:
         """
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
-        found = _standard_directories(fd, directory, rules)
+        found, hidden = _standard_directories(fd, directory, rules), dict[bytes, int]()
         for name in names:
             if name in found:
                 continue
@@ -164,7 +164,7 @@ class DirectoryReader:
                 if is_shown:
                     found[name] = self.to_seen(fd, name, st)
                 elif name not in found:
-                    self.notes.note_hidden(directory, fd, name, st.st_mode)
+                    hidden[name] = st.st_mode
             except OSError as e:
                 if e.errno in REFUSED:
                     log.debug("entry-unreadable path=%r reason=%s", join(directory, name), e)
@@ -174,6 +174,7 @@ class DirectoryReader:
                     self.refused.get(directory, set()).discard(name)
                 else:
                     raise look_failed(join(directory, name), e) from e
+        self.notes.note_hidden(directory, fd, hidden)
         if directory in self.refused:
             self.refused[directory] -= found.keys()
             if not self.refused[directory]:

@@ -6,7 +6,7 @@ would take such a file for absent, and a shell would run another program of that
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine import look_calls
 from termite.engine.errors import Retryable
@@ -21,6 +21,7 @@ from termite.engine.tree.tools.slow_mounts import SlowMounts, slow_mounts
 MOST_SEALS = 4096  # each is a name that stays shown as long as the master
 MOST_FOLLOWED = 1000  # symlinks of one check: each costs some 30 system calls
 MOST_JUDGED = 20_000  # targets, 200 bytes each; then all are forgotten
+MOST_OUT_OF_REACH = 100  # entries of other users in one listing: each costs two system calls
 MOST_DIRECTORIES = 20_000  # with symlinks to sealed files; then each counts as one of them
 
 Target = tuple[bytes, bytes]  # the directory from which it counts (b"" if it is absolute), and its text
@@ -70,9 +71,14 @@ class EntryNotes:
             if not self._exports.is_live(nominal.strip(b"/")):
                 self._note_link(directory, name, target)
 
-    def note_hidden(self, directory: bytes, fd: int, name: bytes, mode: int) -> None:
-        """Note an entry that jobs do not see. Raise OSError if a look fails."""
-        if directory not in self.partial and is_asked_for(self._exports, directory) and is_within_reach(fd, name, mode):
+    def note_hidden(self, directory: bytes, fd: int, hidden: Mapping[bytes, int]) -> None:
+        """Note entries that jobs do not see, given by their st_mode. Raise OSError if a look fails.
+
+        Entries that this user cannot use do not count, unless there are very many.
+        """
+        if not hidden or directory in self.partial or not is_asked_for(self._exports, directory):
+            return
+        if len(hidden) > MOST_OUT_OF_REACH or any(is_within_reach(fd, *entry) for entry in hidden.items()):
             self.partial.add(directory)
             self.turns += directory in self._told
 

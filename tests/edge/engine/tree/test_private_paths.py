@@ -15,6 +15,7 @@ from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.tools import entry_notes
 from termite.engine.tree.tools.private_entries import refusal_of
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from termite.engine.wire.protocol.messages import Directory, GetDirectory
@@ -228,9 +229,29 @@ async def test_a_mirror_is_told_anew_of_a_directory_in_which_something_private_a
     assert lease.known_turns == tree.notes.turns, "nobody was told otherwise"
     asked = GetDirectory(tree_path(base))
     assert await flags() == (True, False, True)
-    base.chmod(0o711)
+    os.chmod(base, 0o711)
     await tree.recheck_settled()
     assert await flags() == (True, True, False)
+
+
+def test_only_so_many_entries_of_others_are_looked_at(
+    tree: MasterTree, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bytes] = []
+
+    def is_within_reach(fd: int, name: bytes, mode: int) -> bool:
+        looks.extend([name] if name.isdigit() else [])
+        return False
+
+    monkeypatch.setattr(entry_notes, "is_within_reach", is_within_reach)
+    monkeypatch.setattr(entry_notes, "MOST_OUT_OF_REACH", 3)
+    for name, count in (("few", 3), ("many", 4)):
+        (base / name).mkdir()
+        for number in range(count):
+            (base / name / str(number)).touch(mode=0o600)
+    assert (serve(tree, base / "few"), len(looks)) == ((False, False), 3)
+    looks.clear()
+    assert (serve(tree, base / "many"), looks) == ((True, False), [])
 
 
 async def never(chunk: bytes) -> None:
