@@ -280,7 +280,7 @@ class Directory(Message, frozen=True):
 
 
 class GetEntry(Message, frozen=True):
-    """The request of a mirror for an entry that was not listed, because a job looks for it.
+    """The request of a mirror for an entry that a job looks for, and that was not listed.
 
     It fails with RETRYABLE if the entry is a file that exists: the command then runs on the
     master's machine.
