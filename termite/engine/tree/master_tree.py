@@ -349,7 +349,7 @@ class MasterTree:
         }
 
     def may_have(self, path: bytes) -> bool:
-        """Return whether something is at a path to which results may go, as `may_have_entry` does."""
+        """Return whether something is at a path of results, as `may_have_entry` does."""
         return may_have_entry(self._disk, self._exports, path)
 
     def close(self) -> None:
