@@ -51,18 +51,18 @@ exit 100
 # It knows what systemd would: the process of the unit, and whether the user's services linger.
 SYSTEMCTL = """\
 #!/bin/sh
-unit=$HOME/.config/systemd/user/termite-worker.service
+unit=$HOME/.config/systemd/user/termite-added-worker.service
 case "$*" in
 "--user show-environment" | "--user daemon-reload") ;;
-"--user enable --now termite-worker.service")
+"--user enable --now termite-added-worker.service")
     export $(sed -n 's/^Environment="\\(.*\\)"$/\\1/p' "$unit")
     eval "setsid $(sed -n 's/^ExecStart=//p' "$unit") >>'$HOME/.termite-worker/start.log' 2>&1 </dev/null &"
     echo $! >"$STATE.pid" ;;
-"--user is-active termite-worker.service")
+"--user is-active termite-added-worker.service")
     kill -0 $(cat "$STATE.pid") 2>/dev/null && echo active || { echo inactive; exit 3; } ;;
 "--user kill --kill-who=main --signal="*)
     number=${4#--signal=}; kill -$number $(cat "$STATE.pid") ;;
-"--user disable --now termite-worker.service") kill $(cat "$STATE.pid") 2>/dev/null ;;
+"--user disable --now termite-added-worker.service") kill $(cat "$STATE.pid") 2>/dev/null ;;
 *) echo "unknown: $*" >&2; exit 1 ;;
 esac
 """
@@ -169,19 +169,23 @@ def test_a_worker_is_a_service_if_the_user_has_a_systemd_that_outlives_him(host:
     host.give("loginctl", LOGINCTL)
     digest = host.install(a_bundle(tmp_path / "bundle.tar.gz", WORKER))
     assert host.start(digest) == {"way": "service"}
-    unit = host.home / ".config/systemd/user/termite-worker.service"
+    unit = host.home / ".config/systemd/user/termite-added-worker.service"
+    own = unit.with_name("termite-worker.service")
+    own.write_text("of the user")
     if shutil.which("systemd-analyze"):
         env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
         words = ["systemd-analyze", "--user", "verify", str(unit)]
         verified = subprocess.run(words, capture_output=True, text=True, env=env)
-        assert (verified.returncode, "termite-worker" in verified.stderr) == (0, False), verified
+        assert (verified.returncode, "termite-added-worker" in verified.stderr) == (0, False), verified
     assert host.ask("look")["is_running"]
     host.ask("stop", wait_s=60)
     assert not host.ask("look")["is_running"]
     host.start(digest)  # it lingers now, and the host still knows who has let it
     assert (tmp_path / "home.state.lingers").exists()
     host.ask("clean", wait_s=0)
-    assert list(host.home.iterdir()) == [] and not (tmp_path / "home.state.lingers").exists()
+    assert [own.read_text(), *own.parent.iterdir()] == ["of the user", own]
+    assert sorted(path.name for path in host.home.iterdir()) == [".config"]
+    assert not (tmp_path / "home.state.lingers").exists()
 
 
 def test_a_worker_that_does_not_start_is_named_with_what_it_says(host: FarHost, tmp_path: Path) -> None:

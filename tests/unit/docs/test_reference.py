@@ -272,9 +272,11 @@ def own_names() -> set[str]:
     below_state = re.findall(r'own_directory\(STATE\) / f"\{tree_name\(root\)\}(\.\w+)"', source)
     below_state += [f"/{name}" for name in re.findall(r'own_directory\(STATE\) / "([\w.]+)"', source)]
     below_state += [f"/records/TREE/{name}" for name in re.findall(r'records_directory\(root\) / "([\w-]+)"', source)]
-    assert below_cache and below_state
+    units = re.findall(r'^UNIT = "(termite-[\w-]+\.service)"', source, re.M)
+    assert below_cache and below_state and units
     return (
         names
+        | {f"~/.config/systemd/user/{unit}" for unit in units}
         | {f"~/.cache/termite/{name}".rstrip("-") for name in below_cache}
         | {f"~/.local/state/termite/{name.removeprefix('/')}" for name in below_state}
     )

@@ -1,6 +1,7 @@
 """The directory of a worker that was added over ssh, and the answers to the other side.
 
 Everything is in one directory below the user's home, so that nothing is left when it is removed.
+Only the unit of a worker that is a service lies where systemd looks for it (user_services.py).
 """
 
 import contextlib

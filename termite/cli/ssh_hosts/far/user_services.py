@@ -7,7 +7,7 @@ from pathlib import Path
 
 from termite.cli.ssh_hosts.far.place import FarMessage, WorkerPlace, surroundings
 
-UNIT = "termite-worker.service"
+UNIT = "termite-added-worker.service"  # termite-worker.service may be the user's own
 ASK_S = 10.0  # systemctl and loginctl
 START_S = 60.0
 _TEXT = """\
