@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from termite.cli.readers.host_list import HostAddress
-from termite.cli.ssh_hosts import host_worker
+from termite.cli.ssh_hosts import far_request, host_worker
 from termite.cli.ssh_hosts.bundle_source import read_bundle
 from termite.cli.ssh_hosts.far_request import MOST_ERRORS_BYTES, ask_host
 from termite.cli.ssh_hosts.host_worker import Host
@@ -66,6 +66,7 @@ case "$*" in
 *) echo "unknown: $*" >&2; exit 1 ;;
 esac
 """
+NO_SYSTEMD = "#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n"
 LOGINCTL = """\
 #!/bin/sh
 case "$*" in
@@ -119,7 +120,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHost]:
         ("FAR_PATH", f"{far.programs}:/usr/bin:/bin"),
     ):
         monkeypatch.setenv(name, value)
-    far.give("systemctl", "#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n")
+    far.give("systemctl", NO_SYSTEMD)
     yield far
     if (far.worker_place / "settings.json").exists():
         far.ask("clean", wait_s=0)
@@ -186,6 +187,42 @@ def test_a_worker_is_a_service_if_the_user_has_a_systemd_that_outlives_him(host:
     assert [own.read_text(), *own.parent.iterdir()] == ["of the user", own]
     assert sorted(path.name for path in host.home.iterdir()) == [".config"]
     assert not (tmp_path / "home.state.lingers").exists()
+
+
+def test_a_service_that_becomes_a_process_is_removed_with_all_that_was_made_for_it(
+    host: FarHost, tmp_path: Path
+) -> None:
+    host.give("systemctl", SYSTEMCTL)
+    host.give("loginctl", LOGINCTL)
+    digest = host.install(a_bundle(tmp_path / "bundle.tar.gz", WORKER))
+    host.start(digest)
+    host.ask("stop", wait_s=60)
+    host.give("systemctl", NO_SYSTEMD)
+    assert host.start(digest) == {"way": "detached"}
+    assert not (host.home / ".config/systemd/user/termite-added-worker.service").exists()
+    host.ask("clean", wait_s=0)
+    assert list(host.home.iterdir()) == [] and not (tmp_path / "home.state.lingers").exists()
+
+
+def test_a_manager_that_does_not_answer_is_not_taken_for_a_worker_that_has_ended(
+    host: FarHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.give("systemctl", SYSTEMCTL)
+    host.give("loginctl", LOGINCTL)
+    digest = host.install(a_bundle(tmp_path / "bundle.tar.gz", WORKER))
+    host.start(digest)
+    before = (host.worker_place / "settings.json").read_bytes()
+    host.give("systemctl", "#!/bin/sh\nexec sleep 60\n")
+    program = far_request.far_program().replace(b"ASK_S = 10.0", b"ASK_S = 0.3")
+    monkeypatch.setattr(far_request, "far_program", lambda: program)
+    try:
+        for action in ("look", "stop", "clean"):
+            with pytest.raises(UserError, match="systemctl --user is-active has not answered"):
+                host.ask(action, wait_s=0)
+    finally:
+        host.give("systemctl", SYSTEMCTL)
+    assert (host.worker_place / "settings.json").read_bytes() == before
+    assert host.ask("look")["is_running"]
 
 
 def test_a_worker_that_does_not_start_is_named_with_what_it_says(host: FarHost, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from termite.cli.ssh_hosts.far.user_services import (
     ask_manager,
     has_user_manager,
     let_linger,
+    missing_parents,
     remove_unit,
     start_unit,
+    unlink_unit,
 )
 
 LISTEN_S = 60.0  # a worker on a slow machine reads 10 MB of modules
@@ -24,6 +26,7 @@ STEP_S = 0.05
 NOTE_S = 5.0  # between two notes, which show that the other side is still there
 LOG_LINES = 200
 AS_SERVICE, DETACHED = "service", "detached"
+TO_UNDO = ("lingers", "made")  # what was changed for a service, whatever the worker is now
 
 
 def look(place: WorkerPlace) -> FarMessage:
@@ -66,18 +69,21 @@ def start(place: WorkerPlace, request: FarMessage, secret: bytes) -> FarMessage:
         raise FarRefusal("a worker that was added before runs there", "termite-ctl remove ends it")
     _write_secret(place, secret)
     settings = {name: request[name] for name in ("owner", "owner_id", "digest")}
+    settings |= {name: before[name] for name in TO_UNDO if name in before}
     program = str(place.program(request["digest"], "termite-worker"))
     own = ["-secret", str(place.secret), "-cachedir", str(place.top / "cache"), "-logfile", str(place.log)]
     words = [program, *request["flags"], *own]
     place.said.write_text("")
     if has_user_manager() and (lingers := let_linger()) is not None:
         settings |= {"way": AS_SERVICE, "lingers": lingers or before.get("lingers", False)}
+        settings["made"] = before.get("made", []) + missing_parents(place)
         place.write(settings)  # first, so that the other side can remove what follows
-        settings["made"] = before.get("made", []) + start_unit(place, request["owner"], words)
+        start_unit(place, request["owner"], words)
     else:
+        unlink_unit(place)  # of an earlier start: it would bring a second worker
         process = _start_detached(place, words)
         settings |= {"way": DETACHED, "pid": process.pid, "born": _birth_of(process.pid)}
-    place.write(settings)
+        place.write(settings)
     _wait_until_it_listens(place, settings)
     return {"way": settings["way"]}
 
@@ -185,7 +191,7 @@ def clean(place: WorkerPlace, wait_s: float) -> FarMessage:
     """End the worker, and remove everything that was made here."""
     stop(place, wait_s)
     settings = place.read()
-    if settings.get("way") == AS_SERVICE:
+    if any(name in settings for name in TO_UNDO):
         remove_unit(place, settings)
     for directory, names, _ in os.walk(place.top):
         for name in names:  # overlayfs closes directories even to their owner

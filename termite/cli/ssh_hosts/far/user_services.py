@@ -5,7 +5,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from termite.cli.ssh_hosts.far.place import FarMessage, WorkerPlace, surroundings
+from termite.cli.ssh_hosts.far.place import FarMessage, FarRefusal, WorkerPlace, surroundings
 
 UNIT = "termite-added-worker.service"  # termite-worker.service may be the user's own
 ASK_S = 10.0  # systemctl and loginctl
@@ -40,10 +40,16 @@ def unit_file(place: WorkerPlace) -> Path:
 
 
 def ask_manager(*words: str, limit_s: float = ASK_S) -> "subprocess.CompletedProcess[str]":
-    """Run systemctl or loginctl. A missing program fails as any other."""
+    """Run systemctl or loginctl. A missing program fails as any other.
+
+    Raise FarRefusal if it does not end: then nobody knows whether the worker runs.
+    """
     try:
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit_s)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        text = f"{' '.join(words[:3])} has not answered in {limit_s:.0f} s"
+        raise FarRefusal(text, "try again when that machine is less busy; there: systemctl --user status") from error
+    except OSError as error:
         return subprocess.CompletedProcess(words, 1, "", str(error))
 
 
@@ -79,25 +85,32 @@ def quoted(word: str) -> str:
     return f'"{escaped}"'.replace("%", "%%")
 
 
-def start_unit(place: WorkerPlace, owner: str, words: list[str]) -> list[str]:
-    """Start the worker as a service, which also starts with the machine.
+def missing_parents(place: WorkerPlace) -> list[str]:
+    """Return the directories that must be made for the unit, the outer ones first."""
+    parents = [path for path in unit_file(place).parents if path.is_relative_to(place.home)]
+    return [str(parent) for parent in reversed(parents) if not parent.exists()]
 
-    Return the directories that were made for the unit.
-    """
-    unit, made = unit_file(place), []
-    for parent in reversed([path for path in unit.parents if path.is_relative_to(place.home)]):
-        if not parent.exists():
-            parent.mkdir(mode=0o700)
-            made.append(str(parent))
+
+def start_unit(place: WorkerPlace, owner: str, words: list[str]) -> None:
+    """Start the worker as a service, which also starts with the machine."""
+    unit = unit_file(place)
+    for parent in missing_parents(place):
+        Path(parent).mkdir(mode=0o700)
     unit.write_text(unit_text(place, owner, words))
     ask_manager("systemctl", "--user", "daemon-reload")
     ask_manager("systemctl", "--user", "enable", "--now", UNIT, limit_s=START_S)
-    return made
+
+
+def unlink_unit(place: WorkerPlace) -> None:
+    """Remove the unit, and the link by which it starts with the machine."""
+    unit = unit_file(place)
+    for path in (unit, unit.parent / "default.target.wants" / UNIT):
+        path.unlink(missing_ok=True)
 
 
 def remove_unit(place: WorkerPlace, settings: FarMessage) -> None:
     """Remove the unit, and everything that was changed for it."""
-    unit_file(place).unlink(missing_ok=True)
+    unlink_unit(place)
     ask_manager("systemctl", "--user", "daemon-reload")
     if settings.get("lingers"):
         ask_manager("loginctl", "--no-ask-password", "disable-linger", pwd.getpwuid(os.geteuid()).pw_name)
