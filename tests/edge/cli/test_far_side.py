@@ -225,6 +225,20 @@ def test_a_manager_that_does_not_answer_is_not_taken_for_a_worker_that_has_ended
     assert host.ask("look")["is_running"]
 
 
+def test_only_what_a_worker_has_logged_since_its_start_is_read(host: FarHost, tmp_path: Path) -> None:
+    digest = host.install(a_bundle(tmp_path / "bundle.tar.gz", WORKER))
+    log = host.worker_place / "worker.log"
+    log.write_text("of an earlier worker\n")
+    host.start(digest)
+    listens = "termite-worker: listens on 0.0.0.0:1235"
+    assert host.ask("log") == {"log": [listens]}
+    with log.open("a") as file:
+        file.write("new\n")
+    assert host.ask("log") == {"log": [listens, "new"]}
+    log.write_text("rotated\n")
+    assert host.ask("log") == {"log": [listens, "rotated"]}
+
+
 def test_a_worker_that_does_not_start_is_named_with_what_it_says(host: FarHost, tmp_path: Path) -> None:
     digest = host.install(a_bundle(tmp_path / "bundle.tar.gz", UNFIT_WORKER))
     with pytest.raises(UserError) as refused:

@@ -48,11 +48,12 @@ def look(place: WorkerPlace) -> FarMessage:
 
 
 def last_lines(place: WorkerPlace) -> FarMessage:
-    """Return the end of what the worker has said at its start, and of its log."""
+    """Return the end of what the worker has said since its start, and of its log since then."""
     lines: list[str] = []
-    for path in (place.said, place.log):
-        with contextlib.suppress(OSError):  # the worker has not written it
-            lines += path.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    for path, begin in ((place.said, 0), (place.log, place.read().get("log_begin", 0))):
+        with contextlib.suppress(OSError), path.open("rb") as file:  # the worker may not have written it
+            file.seek(begin if begin <= os.fstat(file.fileno()).st_size else 0)  # else it was rotated
+            lines += file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
     return {"log": lines}
 
 
@@ -70,6 +71,7 @@ def start(place: WorkerPlace, request: FarMessage, secret: bytes) -> FarMessage:
     _write_secret(place, secret)
     settings = {name: request[name] for name in ("owner", "owner_id", "digest")}
     settings |= {name: before[name] for name in TO_UNDO if name in before}
+    settings["log_begin"] = place.log.stat().st_size if place.log.exists() else 0
     program = str(place.program(request["digest"], "termite-worker"))
     own = ["-secret", str(place.secret), "-cachedir", str(place.top / "cache"), "-logfile", str(place.log)]
     words = [program, *request["flags"], *own]
