@@ -14,8 +14,10 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import termite
 from termite.cli.places import CACHE, own_directory
@@ -32,40 +34,58 @@ _MACHINE = re.compile(r"-linux-(\w+)\.")
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An archive with termite for hosts. `machine` is the architecture that it is for."""
+    """An archive with termite for hosts. `machine` is the architecture that it is for.
+
+    `file` stays open, because another termite-ctl may remove or replace the file at `path`.
+    """
 
     path: Path
     digest: str
     release: str
     machine: str
+    file: BinaryIO
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the archive."""
+        return os.fstat(self.file.fileno()).st_size
 
 
 def find_bundle(named: Path | None) -> Bundle:
     """Return the bundle to send. Raise UserError if there is none. This may take half a minute."""
-    if named is not None:
-        return read_bundle(named)
+    try:
+        return read_bundle(_packed_here() if named is None else named)
+    except OSError as error:  # a full disk, or a file that vanishes meanwhile
+        raise UserError(f"no bundle can be made: {error}", hint="try again, or give a -bundle") from error
+
+
+def _packed_here() -> Path:
+    """Return the archive of the termite that runs. Raise UserError or OSError."""
     if is_product_tree(Path(sys.prefix)):
-        return read_bundle(_packed(Path(sys.prefix), _stamp(_files_of(Path(sys.prefix)))))
+        return _packed(Path(sys.prefix), _stamp(_files_of(Path(sys.prefix))))
     checkout = _PACKAGE.parent
     if (checkout / "tools" / "packing" / "checkout_tree.py").exists():
-        return read_bundle(_packed_checkout(checkout))
+        return _packed_checkout(checkout)
     raise UserError("this installation cannot be sent to other machines: give a bundle", hint=HINT)
 
 
 def read_bundle(path: Path) -> Bundle:
     """Return what an archive is. Raise UserError if it is no bundle."""
-    try:
-        with tarfile.open(path) as archive:
-            first = archive.next()
-        with path.open("rb") as file:
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(path.open("rb"))
+            with tarfile.open(fileobj=file) as archive:
+                first = archive.next()
+            file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(f"{path} is no bundle: {error}", hint=HINT) from error
-    found = _TOP.fullmatch(first.name.partition("/")[0]) if first else None
-    if found is None:
-        raise UserError(f"{path} is no bundle of termite", hint=HINT)
-    machine = _MACHINE.search(path.name)
-    return Bundle(path, digest, found[1], machine[1] if machine else os.uname().machine)
+        except (OSError, EOFError, tarfile.TarError) as error:
+            raise UserError(f"{path} is no bundle: {error}", hint=HINT) from error
+        found = _TOP.fullmatch(first.name.partition("/")[0]) if first else None
+        if found is None:
+            raise UserError(f"{path} is no bundle of termite", hint=HINT)
+        machine = _MACHINE.search(path.name)
+        opened.pop_all()
+    return Bundle(path, digest, found[1], machine[1] if machine else os.uname().machine, file)
 
 
 def is_product_tree(tree: Path) -> bool:
@@ -138,7 +158,8 @@ def _packed(tree: Path, stamp: str) -> Path:
             for path in _files_of(tree):
                 tar.add(path, top / path.relative_to(tree), recursive=False, filter=_entry)
         for older in archive.parent.glob("termite-*"):
-            older.unlink()
+            if older != archive:  # another program may have made it meanwhile, and read it now
+                older.unlink(missing_ok=True)
         new.rename(archive)
     except OSError as error:
         raise UserError(f"{archive}: {error.strerror}", hint="make room there, or give a -bundle") from error

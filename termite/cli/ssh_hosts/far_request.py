@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -61,13 +61,18 @@ def far_program() -> bytes:
 
 
 def ask_host(
-    address: HostAddress, request: FarMessage, note: ProgressNote, *, secret: bytes = b"", bundle: Path | None = None
+    address: HostAddress,
+    request: FarMessage,
+    note: ProgressNote,
+    *,
+    secret: bytes = b"",
+    bundle: BinaryIO | None = None,
 ) -> FarMessage:
     """Let the far side answer a request, and return the answer. `note` gets lines about its work.
 
     Raise UserError if the host cannot be reached, or refuses.
     """
-    size = bundle.stat().st_size if bundle else 0
+    size = os.fstat(bundle.fileno()).st_size if bundle else 0
     program = far_program()
     whole = {**request, "secret_bytes": len(secret), "bundle_bytes": size}
     head = b"%d\n%s%s\n%s" % (len(program), program, json.dumps(whole).encode(), secret)
@@ -106,6 +111,9 @@ def _start_ssh(command: list[str]) -> tuple["subprocess.Popen[bytes]", int]:
     except FileNotFoundError as error:
         os.close(errors)
         raise UserError("there is no program ssh", hint="Debian: apt-get install openssh-client") from error
+    except OSError as error:
+        os.close(errors)
+        raise UserError(f"ssh cannot be started: {error.strerror}", hint="see type -a ssh") from error
     finally:
         os.close(for_ssh)
     return process, errors
@@ -119,14 +127,14 @@ def checked(address: HostAddress, answer: FarMessage, kind: type[T]) -> T:
         raise UserError(f"{address.text} answers what termite does not know: {error}", hint=_OTHER) from error
 
 
-def _feed(stdin: IO[bytes], head: bytes, bundle: Path | None) -> None:
+def _feed(stdin: IO[bytes], head: bytes, bundle: BinaryIO | None) -> None:
     """Write the input of ssh. If it ends before, its answer says why."""
     with suppress(OSError), stdin:
         stdin.write(head)
         if bundle is not None:
-            with bundle.open("rb") as file:
-                while piece := file.read(1 << 20):
-                    stdin.write(piece)
+            sent_bytes = 0
+            while piece := os.pread(bundle.fileno(), 1 << 20, sent_bytes):
+                sent_bytes += stdin.write(piece)
 
 
 def _keep_end(fd: int, end: bytearray) -> None:

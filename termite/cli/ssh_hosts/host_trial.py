@@ -10,7 +10,7 @@ import trio
 from termite.cli.doctor.finding import Finding, Level
 from termite.cli.doctor.trial_jobs import Patient, trial_tree, try_worker
 from termite.cli.doctor.trial_place import trial_place
-from termite.engine.errors import Retryable, UserError
+from termite.engine.errors import RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, coordinator_error_text
 from termite.engine.fleet.coordinator_dial import dial_coordinator, refuse_requests
 from termite.engine.wire.addresses import join_address, split_address
@@ -110,3 +110,5 @@ async def _connected(farm: FarmOfHost) -> AsyncIterator[Connection]:
             f"the coordinator does not answer: {coordinator_error_text(error)}",
             hint="start termite-coordinator, and name its machine with -coordinator",
         ) from error
+    except RemoteProtocolError as error:
+        raise UserError(f"the coordinator answers what termite does not know: {error}", hint="see its log") from error

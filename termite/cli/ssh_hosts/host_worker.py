@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import BinaryIO, Literal, TypedDict
 
 from termite.cli.amounts import size_text
 from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
@@ -69,7 +69,7 @@ class Host:
         """Print a line about this host."""
         print(f"{self.address.text}: {printable(line)}", flush=True)
 
-    def ask(self, action: str, *, secret: bytes = b"", bundle: Path | None = None, **more: object) -> FarMessage:
+    def ask(self, action: str, *, secret: bytes = b"", bundle: BinaryIO | None = None, **more: object) -> FarMessage:
         """Let the far side do something. Raise UserError if it cannot be reached, or refuses."""
         return ask_host(self.address, {"action": action, **more}, self.say, secret=secret, bundle=bundle)
 
@@ -185,7 +185,7 @@ def _undone_if_it_fails(host: Host) -> Iterator[None]:
     """Remove everything from the host if the block fails. Otherwise it stays in the list."""
     try:
         yield
-    except (UserError, KeyboardInterrupt):
+    except BaseException:
         try:
             host.ask("clean", wait_s=0)
         except UserError as error:
@@ -203,8 +203,8 @@ def _send(host: Host, facts: HostFacts, bundle: Bundle) -> None:
             hint="a farm for it has masters of its kind: add it from such a machine",
         )
     if bundle.digest not in facts["has"]:
-        host.say(f"gets termite {bundle.release}, {size_text(bundle.path.stat().st_size)}")
-        host.ask("install", bundle=bundle.path, digest=bundle.digest)
+        host.say(f"gets termite {bundle.release}, {size_text(bundle.size_bytes)}")
+        host.ask("install", bundle=bundle.file, digest=bundle.digest)
 
 
 def _start(host: Host, farm: FarmOfHost, digest: str, flags: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ A program `ssh` runs it on this machine, in a home of its own. Bundles have smal
 place of termite.
 """
 
+import argparse
 import fcntl
 import hashlib
 import io
@@ -14,15 +15,17 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from termite.cli.readers.host_list import HostAddress
-from termite.cli.ssh_hosts import far_request, host_worker
+from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts
+from termite.cli.ssh_hosts import bundle_source, far_request, host_worker
 from termite.cli.ssh_hosts.bundle_source import read_bundle
 from termite.cli.ssh_hosts.far_request import MOST_ERRORS_BYTES, ask_host
 from termite.cli.ssh_hosts.host_worker import Host
+from termite.cli.subcommands.machines.upgrade import SUBCOMMAND
 from termite.engine.errors import UserError
 
 ADDRESS = HostAddress("me", "alpha", 22)
@@ -93,7 +96,8 @@ class FarHost:
         (self.programs / name).chmod(0o755)
 
     def ask(self, action: str, secret: bytes = b"", bundle: Path | None = None, **more: object) -> dict[str, object]:
-        return ask_host(ADDRESS, {"action": action, **more}, self.notes.append, secret=secret, bundle=bundle)
+        with bundle.open("rb") if bundle else nullcontext() as file:
+            return ask_host(ADDRESS, {"action": action, **more}, self.notes.append, secret=secret, bundle=file)
 
     def start(self, digest: str) -> dict[str, object]:
         return self.ask("start", SECRET, digest=digest, flags=["-jobs", "2"], owner="me@here", owner_id="mine")
@@ -281,7 +285,48 @@ def test_a_file_that_is_no_bundle_is_refused_before_anything_is_sent(tmp_path: P
         with pytest.raises(UserError, match="is no bundle"):
             read_bundle(tmp_path / name)
     bundle = read_bundle(a_bundle(tmp_path / "termite-9-linux-riscv64.tar.gz", WORKER))
-    assert (bundle.release, bundle.machine) == ("9", "riscv64")
+    with bundle.file:
+        assert (bundle.release, bundle.machine) == ("9", "riscv64")
+
+
+def test_an_archive_that_another_program_replaces_is_sent_as_it_was(
+    host: FarHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tree = tmp_path / "tree"
+    for name in ("bin", "lib"):
+        (tree / name).mkdir(parents=True)
+    (tree / "pyvenv.cfg").touch()
+    (tree / "bin/termite-worker").write_text(WORKER)
+    kept = bundle_source._packed(tree, "1")
+    bundle = read_bundle(kept)
+    with bundle.file as file:
+        bundle_source._packed(tree, "2")  # of another program, whose termite has changed
+        assert not kept.exists()
+        request = {"action": "install", "digest": bundle.digest}
+        ask_host(ADDRESS, request, host.notes.append, bundle=file)
+    assert host.ask("look")["has"] == [bundle.digest]
+    monkeypatch.setattr(bundle_source, "_packed_here", lambda: kept.lstat())
+    with pytest.raises(UserError, match="no bundle can be made"):
+        bundle_source.find_bundle(None)
+
+
+def test_an_upgrade_of_all_hosts_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    tried = []
+
+    def upgrade(entry: AddedHost, *_: object) -> None:
+        tried.append(entry.address)
+        raise [UserError("off"), OSError("a fault"), UserError("off")][len(tried) - 1]
+
+    with changed_hosts() as box:
+        for name in "abc":
+            box[0] = box[0].with_host(AddedHost(f"ssh://{name}", "farm:1233", "/secret"))
+    monkeypatch.setattr(host_worker, "upgrade_host", upgrade)
+    monkeypatch.setattr(bundle_source, "find_bundle", lambda _: None)
+    with pytest.raises(OSError, match="a fault"):
+        SUBCOMMAND.run(argparse.Namespace(hosts=[], bundle=None, wait=1.0))
+    assert tried == ["ssh://a", "ssh://b", "ssh://c"]
 
 
 @pytest.mark.parametrize("says", ["exec yes 'a line'", "exec tr '\\0' x </dev/zero", "exec yes 'termite-far-side {}'"])

@@ -1,5 +1,6 @@
 """Addresses of hosts, their list, and what failures of ssh mean."""
 
+from io import BytesIO
 from pathlib import Path
 
 import msgspec
@@ -70,7 +71,7 @@ def test_a_list_keeps_one_entry_for_each_host() -> None:
 
 def test_a_host_whose_adding_was_cut_off_is_not_upgraded() -> None:
     with pytest.raises(UserError, match="was not added to the end"):
-        upgrade_host(AddedHost("ssh://a", "farm:1233", "/secret"), Bundle(Path("b"), "", "", ""), 0.0)
+        upgrade_host(AddedHost("ssh://a", "farm:1233", "/secret"), Bundle(Path("b"), "", "", "", BytesIO()), 0.0)
 
 
 def test_an_added_host_that_is_not_registered_is_a_failure_of_its_own_farm() -> None:

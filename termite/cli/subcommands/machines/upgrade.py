@@ -41,16 +41,23 @@ def _run(flags: Namespace) -> int:
             raise UserError(f"{address} was not added", hint="termite-ctl ls shows those that were")
     if not entries:
         raise UserError("no host was added", hint="termite-ctl add does it")
-    bundle, failed = find_bundle(flags.bundle), 0
+    bundle = find_bundle(flags.bundle)
+    failed: list[Exception] = []
     for entry in entries.values():
         try:
             if entry is not None:
                 upgrade_host(entry, bundle, flags.wait)
         except UserError as error:
             report("termite-ctl", error)
-            failed += 1
+            failed.append(error)
+        except Exception as error:  # around one host: the others are upgraded, too
+            report("termite-ctl", UserError(f"{entry and entry.address}: {error!r}"))
+            failed.append(error)
+    for ours in failed:
+        if not isinstance(ours, UserError):
+            raise ours
     if failed:
-        raise UserError(f"{failed} of {len(entries)} hosts were not upgraded")
+        raise UserError(f"{len(failed)} of {len(entries)} hosts were not upgraded")
     return 0
 
 
