@@ -49,6 +49,11 @@ for name, text in {modules!r}:
 module.main()
 """
 
+
+class HostRefusal(UserError):
+    """An error that the far side has foreseen. A claim that ends so has changed nothing there."""
+
+
 ProgressNote = Callable[[str], None]
 T = TypeVar("T")
 
@@ -70,7 +75,7 @@ def ask_host(
 ) -> FarMessage:
     """Let the far side answer a request, and return the answer. `note` gets lines about its work.
 
-    Raise UserError if the host cannot be reached, or refuses.
+    Raise UserError if the host cannot be reached or cannot do it, and HostRefusal if it refuses.
     """
     size = os.fstat(bundle.fileno()).st_size if bundle else 0
     program = far_program()
@@ -168,7 +173,8 @@ def _read_answer(address: HostAddress, stdout: IO[bytes], note: ProgressNote) ->
             raise error
         message = _parse(text.removeprefix(MARK))
         if "error" in message:
-            raise UserError(f"{address.text}: {message['error']}", hint=str(message.get("hint", "")))
+            kind = HostRefusal if message.get("refused") is True else UserError
+            raise kind(f"{address.text}: {message['error']}", hint=str(message.get("hint", "")))
         if isinstance(message.get("done"), dict):
             answer = message["done"]
         elif "note" in message:

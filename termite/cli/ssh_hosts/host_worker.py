@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypedDict
 
 from termite.cli.amounts import size_text
-from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
+from termite.cli.readers.host_list import SCHEME, AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
 from termite.cli.ssh_hosts.bundle_source import Bundle, find_bundle
 from termite.cli.ssh_hosts.far.place import FarMessage
-from termite.cli.ssh_hosts.far_request import ask_host, checked
+from termite.cli.ssh_hosts.far_request import HostRefusal, ask_host, checked
 from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker, check_farm_answers, read_farm, try_worker_of
 from termite.engine.errors import Reason, UserError
 from termite.engine.model import Count
@@ -42,6 +42,7 @@ class HostFacts(TypedDict):
     peer: str
     owner: str
     owner_id: str
+    name: str
     digest: str
     is_running: bool
 
@@ -81,7 +82,34 @@ class Host:
                 f"{self.address.text}: the worker of this user there was added by {printable(str(facts['owner']))}",
                 hint="remove it from where it was added, or add the host as another user: ssh://USER@HOST",
             )
+        if (other := facts["name"]) not in ("", self.address.name) and read_hosts().find(SCHEME + other):
+            raise UserError(
+                f"{self.address.text}: the worker of this user there is that of {SCHEME}{other}",
+                hint="use that address, or remove it first, or add the host as another user: ssh://USER@HOST",
+            )
         return facts
+
+    def facts_of_owner(self) -> FarMessage:
+        """Return what the settings of a worker say of its owner."""
+        owner = f"{getpass.getuser()}@{os.uname().nodename}"
+        return {"owner": owner, "owner_id": self.owner_id, "name": self.address.name}
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """An attempt to add a host, and whether something may have been changed there."""
+
+    host: Host
+    has_begun: bool = False
+
+    def claim(self, facts: HostFacts) -> None:
+        """Note at the host that its worker is ours. Raise UserError if another one was faster."""
+        self.has_begun = True
+        try:
+            self.host.ask("claim", seen=[facts["owner_id"], facts["name"]], **self.host.facts_of_owner())
+        except HostRefusal:
+            self.has_begun = False
+            raise
 
 
 def add_host(address: HostAddress, farm: FarmOfHost, entry: AddedHost, named: Path | None, words: list[str]) -> None:
@@ -93,20 +121,21 @@ def add_host(address: HostAddress, farm: FarmOfHost, entry: AddedHost, named: Pa
     with changed_hosts() as box:
         if box[0].find(entry.address):
             raise UserError(f"{entry.address} was added already", hint="termite-ctl upgrade, or remove it first")
-        owner_id = box[0].owner_id
-    check_farm_answers(farm)
-    host = Host(address, owner_id)
-    facts = host.look()
-    bundle = find_bundle(named)
-    flags = ("-coordinator", coordinator_from(facts["peer"], farm), "-name", address.name, *words)
-    _note(entry)
-    with _undone_if_it_fails(host):
+        box[0] = box[0].with_host(entry)  # at once: another termite-ctl may add the host at the same time
+        host = Host(address, box[0].owner_id)
+    with _undone_if_it_fails(host) as attempt:
+        check_farm_answers(farm)
+        facts = host.look()
+        bundle = find_bundle(named)
+        _check_architecture(host, facts, bundle)
+        attempt.claim(facts)
+        flags = ("-coordinator", coordinator_from(facts["peer"], farm), "-name", address.name, *words)
         if facts["is_running"]:  # of an earlier attempt
             host.ask("stop", wait_s=0)
         _send(host, facts, bundle)
         way = _start(host, farm, bundle.digest, flags)
         tried = _wait_for_job(host, farm)
-    _note(AddedHost(entry.address, entry.coordinator, entry.secret, flags, bundle.release, bundle.digest))
+        _note(AddedHost(entry.address, entry.coordinator, entry.secret, flags, bundle.release, bundle.digest))
     host.say(f"{_can_do(facts, tried)}; {_ENDS[way]}")
 
 
@@ -124,6 +153,7 @@ def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
     if facts["digest"] == bundle.digest and facts["is_running"]:
         host.say(f"has this termite {bundle.release} already")
         return
+    _check_architecture(host, facts, bundle)
     _send(host, facts, bundle)
     for text, mend in checked(host.address, host.ask("examine", digest=bundle.digest), _Failures)["failures"]:
         host.ask("tidy", digest=facts["digest"])
@@ -181,13 +211,18 @@ def _note(entry: AddedHost) -> None:
 
 
 @contextmanager
-def _undone_if_it_fails(host: Host) -> Iterator[None]:
-    """Remove everything from the host if the block fails. Otherwise it stays in the list."""
+def _undone_if_it_fails(host: Host) -> Iterator[_Attempt]:
+    """Remove everything that was begun on the host if the block fails.
+
+    If that is impossible, the host stays in the list.
+    """
+    attempt = _Attempt(host)
     try:
-        yield
+        yield attempt
     except BaseException:
         try:
-            host.ask("clean", wait_s=0)
+            if attempt.has_begun:
+                host.ask("clean", wait_s=0)
         except UserError as error:
             host.say(f"what was begun there could not be undone: {error.message}; termite-ctl remove does it later")
         else:
@@ -195,13 +230,17 @@ def _undone_if_it_fails(host: Host) -> Iterator[None]:
         raise
 
 
-def _send(host: Host, facts: HostFacts, bundle: Bundle) -> None:
-    """Send the bundle, unless the host has it. Raise UserError if it cannot run there."""
+def _check_architecture(host: Host, facts: HostFacts, bundle: Bundle) -> None:
+    """Raise UserError if the bundle is for machines of another kind."""
     if facts["architecture"] != bundle.machine:
         raise UserError(
             f"{host.address.text}: that machine is {facts['architecture']}, and the bundle is for {bundle.machine}",
             hint="a farm for it has masters of its kind: add it from such a machine",
         )
+
+
+def _send(host: Host, facts: HostFacts, bundle: Bundle) -> None:
+    """Send the bundle, unless the host has it. Raise UserError if that fails."""
     if bundle.digest not in facts["has"]:
         host.say(f"gets termite {bundle.release}, {size_text(bundle.size_bytes)}")
         host.ask("install", bundle=bundle.file, digest=bundle.digest)
@@ -209,8 +248,7 @@ def _send(host: Host, facts: HostFacts, bundle: Bundle) -> None:
 
 def _start(host: Host, farm: FarmOfHost, digest: str, flags: tuple[str, ...]) -> str:
     """Start the worker, and return how it runs."""
-    owner = f"{getpass.getuser()}@{os.uname().nodename}"
-    started = host.ask("start", secret=farm.secret, digest=digest, flags=flags, owner=owner, owner_id=host.owner_id)
+    started = host.ask("start", secret=farm.secret, digest=digest, flags=flags, **host.facts_of_owner())
     return checked(host.address, started, _Way)["way"]
 
 

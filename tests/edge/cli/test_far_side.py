@@ -14,19 +14,22 @@ import signal
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts
+from termite.cli.doctor.finding import Finding, Level
+from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
 from termite.cli.ssh_hosts import bundle_source, far_request, host_worker
-from termite.cli.ssh_hosts.bundle_source import read_bundle
+from termite.cli.ssh_hosts.bundle_source import Bundle, read_bundle
 from termite.cli.ssh_hosts.far_request import MOST_ERRORS_BYTES, ask_host
-from termite.cli.ssh_hosts.host_worker import Host
+from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker
+from termite.cli.ssh_hosts.host_worker import Host, add_host, forget_host
 from termite.cli.subcommands.machines.upgrade import SUBCOMMAND
 from termite.engine.errors import UserError
+from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 ADDRESS = HostAddress("me", "alpha", 22)
 SECRET = b"0123456789abcdef" * 4
@@ -100,7 +103,9 @@ class FarHost:
             return ask_host(ADDRESS, {"action": action, **more}, self.notes.append, secret=secret, bundle=file)
 
     def start(self, digest: str) -> dict[str, object]:
-        return self.ask("start", SECRET, digest=digest, flags=["-jobs", "2"], owner="me@here", owner_id="mine")
+        return self.ask(
+            "start", SECRET, digest=digest, flags=["-jobs", "2"], owner="me@here", owner_id="mine", name="me@alpha:22"
+        )
 
     def install(self, bundle: Path) -> str:
         digest = hashlib.sha256(bundle.read_bytes()).hexdigest()
@@ -329,6 +334,91 @@ def test_an_upgrade_of_all_hosts_goes_on_after_any_error(monkeypatch: pytest.Mon
     assert tried == ["ssh://a", "ssh://b", "ssh://c"]
 
 
+class Adding:
+    """The steps of `add_host` on a host, with a farm where every worker is registered."""
+
+    def __init__(self, host: FarHost, top: Path, patch: pytest.MonkeyPatch) -> None:
+        patch.setenv("XDG_STATE_HOME", str(top))
+        self.host, self.bundle = host, a_bundle(top / "added.tar.gz", WORKER)
+        self.before: list[Callable[[], object]] = []
+        self._find = bundle_source.find_bundle
+        patch.setattr(host_worker, "check_farm_answers", lambda _: None)
+        patch.setattr(host_worker, "find_bundle", self.find_bundle)
+        patch.setattr(host_worker, "try_worker_of", self.try_worker)
+
+    def find_bundle(self, named: Path | None) -> Bundle:
+        """Find the bundle. The test does something before."""
+        if self.before:
+            self.before.pop()()
+        return self._find(named)
+
+    def try_worker(self, farm: FarmOfHost, name: str, limit_s: float) -> TriedWorker:
+        listed = ListedWorker(name, "", 2, 0, 0.0, 0, draining=False)
+        return TriedWorker(listed, Finding("", "job", Level.OK, "a job ran in 1 ms"))
+
+    def add(self, url: str) -> None:
+        address = parse_host_address(url)
+        farm = FarmOfHost("localhost", 1233, SECRET)
+        add_host(address, farm, AddedHost(address.text, farm.text, "/secret"), self.bundle, [])
+
+    def refused(self, url: str) -> str:
+        with pytest.raises(UserError) as refused:
+            self.add(url)
+        return refused.value.message
+
+    def name_of_the_worker(self) -> object:
+        """Return the name of the worker, which runs, and whose host is the only one of the list."""
+        facts = self.host.ask("look")
+        assert facts["is_running"]
+        (entry,) = read_hosts().hosts
+        assert (entry.name, entry.release, entry.flags[:2]) == (facts["name"], "9", ("-coordinator", "10.0.0.5:1233"))
+        return facts["name"]
+
+
+@pytest.fixture
+def adding(host: FarHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Adding:
+    return Adding(host, tmp_path, monkeypatch)
+
+
+def test_a_host_that_has_a_worker_is_not_added_again_under_any_address(adding: Adding) -> None:
+    adding.add("ssh://alpha")
+    assert adding.refused("ssh://alpha") == "ssh://alpha was added already"
+    assert "is that of ssh://alpha" in adding.refused("ssh://me@alpha")
+    with pytest.raises(UserError, match="is that of ssh://alpha"):
+        host_worker.remove_host(parse_host_address("ssh://me@alpha"), 0)
+    assert adding.name_of_the_worker() == "alpha"
+    forget_host(parse_host_address("ssh://alpha"))
+    adding.add("ssh://me@alpha")  # its worker takes the place of the forgotten one
+    assert adding.name_of_the_worker() == "me@alpha"
+
+
+@pytest.mark.parametrize("winner", ["ssh://alpha", "ssh://me@alpha"])
+def test_of_two_who_add_a_host_at_the_same_time_one_wins(adding: Adding, winner: str) -> None:
+    """The second one comes when the first has seen that there is no worker."""
+    loser = "ssh://alpha"
+    seen: list[str] = []
+    if winner == loser:
+        adding.before = [lambda: seen.append(adding.refused(loser))]
+        adding.add(winner)
+    else:
+        adding.before = [lambda: adding.add(winner)]
+        seen.append(adding.refused(loser))
+    assert "was added already" in seen[0] or "another termite-ctl adds a worker there now" in seen[0]
+    assert adding.name_of_the_worker() == winner.removeprefix("ssh://")
+
+
+def test_an_add_that_fails_in_any_way_leaves_nothing(adding: Adding, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (UserError("no"), OSError("a fault"), KeyboardInterrupt()):
+
+        def fail(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(host_worker, "try_worker_of", fail)
+        with pytest.raises(type(error)):
+            adding.add("ssh://alpha")
+        assert (list(adding.host.home.iterdir()), read_hosts().hosts) == ([], ())
+
+
 @pytest.mark.parametrize("says", ["exec yes 'a line'", "exec tr '\\0' x </dev/zero", "exec yes 'termite-far-side {}'"])
 def test_a_host_that_never_ends_its_answer_takes_no_memory(host: FarHost, tmp_path: Path, says: str) -> None:
     (tmp_path / "here/ssh").write_text(f"#!/bin/sh\n{says}\n")
@@ -369,7 +459,7 @@ def test_facts_that_are_none_are_an_error_for_people(
     answer: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = {"architecture": "x", "kernel": "6", "cores": 2, "memory_bytes": 1, "has": [], "peer": "", "owner": ""}
-    good |= {"owner_id": "", "digest": "", "is_running": False}
+    good |= {"owner_id": "", "name": "", "digest": "", "is_running": False}
     monkeypatch.setattr(host_worker, "ask_host", lambda *_, **__: good)
     assert Host(ADDRESS, "mine").look() == good
     monkeypatch.setattr(host_worker, "ask_host", lambda *_, **__: {**good, **answer} if answer else {})

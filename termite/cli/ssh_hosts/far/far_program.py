@@ -2,7 +2,8 @@
 
 Standard input has a line of JSON, the request, and then the bytes of the secret and of the bundle,
 as many as the request says. Each answer is a line that begins with MARK, with an object of JSON:
-{"note"} while the work goes on, and at the end {"error", "hint"} or {"done"}.
+{"note"} while the work goes on, and at the end {"error", "hint"} or {"done"}. An error that the far
+side has foreseen has "refused".
 """
 
 import json
@@ -13,7 +14,7 @@ import sys
 from typing import BinaryIO, NoReturn
 
 from termite.cli.ssh_hosts.far.bundle_files import examine, install, tidy
-from termite.cli.ssh_hosts.far.far_worker import clean, last_lines, look, start, stop
+from termite.cli.ssh_hosts.far.far_worker import claim, clean, last_lines, look, start, stop
 from termite.cli.ssh_hosts.far.place import FarMessage, FarRefusal, WorkerPlace, locked, send_line
 
 
@@ -28,6 +29,8 @@ def answer(request: FarMessage, stream: BinaryIO) -> FarMessage:
             return last_lines(place)
     with locked(place):
         match request["action"]:
+            case "claim":
+                return claim(place, request)
             case "install":
                 return install(place, request["digest"], request["bundle_bytes"], stream)
             case "examine":
@@ -51,7 +54,7 @@ def main() -> NoReturn:
     try:
         send_line({"done": answer(json.loads(stream.readline()), stream)})
     except FarRefusal as refusal:
-        send_line({"error": refusal.text, "hint": refusal.hint})
+        send_line({"error": refusal.text, "hint": refusal.hint, "refused": True})
     except (OSError, subprocess.SubprocessError) as error:
         send_line({"error": str(error), "hint": ""})
     sys.exit(0)

@@ -26,6 +26,7 @@ STEP_S = 0.05
 NOTE_S = 5.0  # between two notes, which show that the other side is still there
 LOG_LINES = 200
 AS_SERVICE, DETACHED = "service", "detached"
+CLAIMED = ("owner", "owner_id", "name")
 TO_UNDO = ("lingers", "made")  # what was changed for a service, whatever the worker is now
 
 
@@ -42,9 +43,22 @@ def look(place: WorkerPlace) -> FarMessage:
         "peer": os.environ.get("SSH_CONNECTION", "").partition(" ")[0],
         "owner": settings.get("owner", ""),
         "owner_id": settings.get("owner_id", ""),
+        "name": settings.get("name", ""),
         "digest": settings.get("digest", ""),
         "is_running": is_running(settings),
     }
+
+
+def claim(place: WorkerPlace, request: FarMessage) -> FarMessage:
+    """Note whose worker will be here, and its name.
+
+    Raise FarRefusal if these are not those that the other side has seen: another one was faster.
+    """
+    settings = place.read()
+    if [settings.get("owner_id", ""), settings.get("name", "")] != request["seen"]:
+        raise FarRefusal("another termite-ctl adds a worker there now", "termite-ctl ls shows it if it is one of yours")
+    place.write(settings | {name: request[name] for name in CLAIMED})
+    return {}
 
 
 def last_lines(place: WorkerPlace) -> FarMessage:
@@ -69,7 +83,7 @@ def start(place: WorkerPlace, request: FarMessage, secret: bytes) -> FarMessage:
     if is_running(before):
         raise FarRefusal("a worker that was added before runs there", "termite-ctl remove ends it")
     _write_secret(place, secret)
-    settings = {name: request[name] for name in ("owner", "owner_id", "digest")}
+    settings = {name: request[name] for name in (*CLAIMED, "digest")}
     settings |= {name: before[name] for name in TO_UNDO if name in before}
     settings["log_begin"] = place.log.stat().st_size if place.log.exists() else 0
     program = str(place.program(request["digest"], "termite-worker"))

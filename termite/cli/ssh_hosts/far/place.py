@@ -19,7 +19,7 @@ DIRECTORY = ".termite-worker"
 
 
 class FarRefusal(Exception):
-    """An error for the user, with a hint."""
+    """An error for the user, with a hint. A claim that is refused has changed nothing."""
 
     def __init__(self, text: str, hint: str = "") -> None:
         super().__init__(text)
@@ -37,8 +37,11 @@ class WorkerPlace:
         self.settings = self.top / "settings.json"
 
     def make(self) -> None:
-        """Make the directory. Raise FarRefusal if another user could have made it."""
-        self.top.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+        """Make the directory. Raise FarRefusal if that fails, or another user could have made it."""
+        try:
+            self.top.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+        except OSError as error:
+            raise FarRefusal(f"{self.top} cannot be made: {error.strerror}", f"see ls -ld {self.top}") from error
         status = self.top.lstat()
         if self.top.is_symlink() or not self.top.is_dir() or status.st_uid != os.geteuid():
             raise FarRefusal(f"{self.top} is no directory of this user", f"remove it there: rm {self.top}")
