@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -405,6 +406,23 @@ def test_of_two_who_add_a_host_at_the_same_time_one_wins(adding: Adding, winner:
         seen.append(adding.refused(loser))
     assert "was added already" in seen[0] or "another termite-ctl adds a worker there now" in seen[0]
     assert adding.name_of_the_worker() == winner.removeprefix("ssh://")
+
+
+def test_a_home_that_another_machine_shares_keeps_its_worker(adding: Adding) -> None:
+    adding.add("ssh://a1")
+    kept = adding.host.worker_place / "settings.json"
+    mine = json.loads(kept.read_text())
+    assert mine["node"] == os.uname().nodename
+    kept.write_text(json.dumps({**mine, "machine": "another", "node": "a1"}))
+    before = kept.read_bytes()
+    try:
+        assert "has the worker of a1, which shares this home" in adding.refused("ssh://a2")
+        with pytest.raises(UserError, match="has the worker of a1"):
+            host_worker.remove_host(parse_host_address("ssh://a2"), 0)
+        assert kept.read_bytes() == before and [host.name for host in read_hosts().hosts] == ["a1"]
+    finally:
+        kept.write_text(json.dumps(mine))
+    assert adding.name_of_the_worker() == "a1"
 
 
 def test_an_add_that_fails_in_any_way_leaves_nothing(adding: Adding, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,12 @@ TO_UNDO = ("lingers", "made")  # what was changed for a service, whatever the wo
 
 
 def look(place: WorkerPlace) -> FarMessage:
-    """Return what this host has, and what runs on it."""
+    """Return what this host has, and what runs on it.
+
+    Raise FarRefusal if the home is shared, and has the worker of another machine.
+    """
     settings = place.read()
+    _refuse_another_machine(place, settings)
     bundles = [path.name for path in place.bundles.glob("*") if not path.name.endswith(".part")]
     return {
         "architecture": os.uname().machine,
@@ -49,6 +53,24 @@ def look(place: WorkerPlace) -> FarMessage:
     }
 
 
+def _this_machine() -> FarMessage:
+    """Return what tells this machine from others that share the home."""
+    try:
+        number = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        number = ""
+    return {"machine": number or os.uname().nodename, "node": os.uname().nodename}
+
+
+def _refuse_another_machine(place: WorkerPlace, settings: FarMessage) -> None:
+    if settings.get("machine", "") not in ("", _this_machine()["machine"]):
+        node = settings.get("node", "another machine")
+        raise FarRefusal(
+            f"{place.top} has the worker of {node}, which shares this home",
+            f"give this machine a user with another home: ssh://USER@HOST; if {node} is gone: rm -rf {place.top}",
+        )
+
+
 def claim(place: WorkerPlace, request: FarMessage) -> FarMessage:
     """Note whose worker will be here, and its name.
 
@@ -57,7 +79,7 @@ def claim(place: WorkerPlace, request: FarMessage) -> FarMessage:
     settings = place.read()
     if [settings.get("owner_id", ""), settings.get("name", "")] != request["seen"]:
         raise FarRefusal("another termite-ctl adds a worker there now", "termite-ctl ls shows it if it is one of yours")
-    place.write(settings | {name: request[name] for name in CLAIMED})
+    place.write(settings | {name: request[name] for name in CLAIMED} | _this_machine())
     return {}
 
 
@@ -83,7 +105,7 @@ def start(place: WorkerPlace, request: FarMessage, secret: bytes) -> FarMessage:
     if is_running(before):
         raise FarRefusal("a worker that was added before runs there", "termite-ctl remove ends it")
     _write_secret(place, secret)
-    settings = {name: request[name] for name in (*CLAIMED, "digest")}
+    settings = {name: request[name] for name in (*CLAIMED, "digest")} | _this_machine()
     settings |= {name: before[name] for name in TO_UNDO if name in before}
     settings["log_begin"] = place.log.stat().st_size if place.log.exists() else 0
     program = str(place.program(request["digest"], "termite-worker"))
