@@ -137,5 +137,9 @@ def judge_added_hosts(
     for host in hosts:
         if host.coordinator == coordinator and host.name not in names:
             text = "you have added this host, and its worker is not registered"
-            mend = f"termite-ctl upgrade {host.address}; if it is gone: termite-ctl remove -forget {host.address}"
+            again = f"termite-ctl upgrade {host.address}"
+            if not host.flags:
+                text = "adding this host was begun, and has not ended"
+                again = f"if no termite-ctl adds it now: termite-ctl remove {host.address}, and add it again"
+            mend = f"{again}; if it is gone: termite-ctl remove -forget {host.address}"
             yield Finding(f"host {host.address}", "added", Level.FAILURE, text, mend)

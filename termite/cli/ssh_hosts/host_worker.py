@@ -142,7 +142,8 @@ def add_host(address: HostAddress, farm: FarmOfHost, entry: AddedHost, named: Pa
 def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
     """Replace the termite of a host. Jobs that run there go on to their ends, for up to `wait_s`.
 
-    If the new one cannot run or gets no job, the earlier one runs again. Raise UserError.
+    A worker that has this termite, and takes no jobs, is started again. If the new one cannot run
+    or gets no job, the earlier one runs again. Raise UserError.
     """
     if not entry.flags:
         raise UserError(f"{entry.address} was not added to the end", hint="termite-ctl remove, and add it again")
@@ -151,8 +152,12 @@ def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
     host = Host(parse_host_address(entry.address), read_hosts().owner_id)
     facts = host.look()
     if facts["digest"] == bundle.digest and facts["is_running"]:
-        host.say(f"has this termite {bundle.release} already")
-        return
+        if _takes_jobs(host, farm):
+            host.say(f"has this termite {bundle.release} already")
+            return
+        host.say(f"has this termite {bundle.release}, and takes no jobs: it is started again")
+    coordinator = coordinator_from(facts["peer"], farm) if facts["peer"] else entry.flags[1]
+    flags = ("-coordinator", coordinator, *entry.flags[2:])
     _check_architecture(host, facts, bundle)
     _send(host, facts, bundle)
     for text, mend in checked(host.address, host.ask("examine", digest=bundle.digest), _Failures)["failures"]:
@@ -160,18 +165,26 @@ def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
         raise UserError(f"{entry.address}: termite {bundle.release} cannot run there: {text}", hint=mend)
     host.ask("stop", wait_s=wait_s)
     try:
-        way = _start(host, farm, bundle.digest, entry.flags)
+        way = _start(host, farm, bundle.digest, flags)
         tried = _wait_for_job(host, farm)
-    except UserError as error:
+    except UserError:
         if facts["digest"] in facts["has"] and facts["digest"] != bundle.digest:
             host.ask("stop", wait_s=0)
-            _start(host, farm, facts["digest"], entry.flags)
+            _start(host, farm, facts["digest"], flags)
             host.ask("tidy", digest=facts["digest"])
             host.say(f"termite {entry.release or 'of before'} runs there again")
-        raise error
+        raise
     host.ask("tidy", digest=bundle.digest)
-    _note(AddedHost(entry.address, entry.coordinator, entry.secret, entry.flags, bundle.release, bundle.digest))
+    _note(AddedHost(entry.address, entry.coordinator, entry.secret, flags, bundle.release, bundle.digest))
     host.say(f"termite {bundle.release}; {_can_do(facts, tried)}; {_ENDS[way]}")
+
+
+def _takes_jobs(host: Host, farm: FarmOfHost) -> bool:
+    """Return whether the worker that runs there is registered, and runs a job."""
+    try:
+        return try_worker_of(farm, host.address.name, REGISTER_S[0]) is not None
+    except UserError:  # if it still fails after the restart, that says why
+        return False
 
 
 def remove_host(address: HostAddress, wait_s: float) -> None:

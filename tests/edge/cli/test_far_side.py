@@ -27,7 +27,7 @@ from termite.cli.ssh_hosts import bundle_source, far_request, host_worker
 from termite.cli.ssh_hosts.bundle_source import Bundle, read_bundle
 from termite.cli.ssh_hosts.far_request import MOST_ERRORS_BYTES, ask_host
 from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker
-from termite.cli.ssh_hosts.host_worker import Host, add_host, forget_host
+from termite.cli.ssh_hosts.host_worker import Host, add_host, forget_host, upgrade_host
 from termite.cli.subcommands.machines.upgrade import SUBCOMMAND
 from termite.engine.errors import UserError
 from termite.engine.wire.protocol.fleet_messages import ListedWorker
@@ -138,8 +138,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHost]:
 
 def a_bundle(path: Path, worker: str, more: str = "") -> Path:
     """Pack a bundle with this worker; `more` makes another one of it."""
+    doctor = "#!/bin/sh\necho '{\"findings\": []}'\n"
     with tarfile.open(path, "w:gz") as archive:
-        for name, content in (("termite-worker", worker), ("README", more)):
+        for name, content in (("termite-worker", worker), ("termite-ctl", doctor), ("README", more)):
             entry = tarfile.TarInfo(f"termite-9/bin/{name}")
             entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content.encode()))
@@ -346,6 +347,8 @@ class Adding:
         patch.setattr(host_worker, "check_farm_answers", lambda _: None)
         patch.setattr(host_worker, "find_bundle", self.find_bundle)
         patch.setattr(host_worker, "try_worker_of", self.try_worker)
+        patch.setattr(host_worker, "read_farm", lambda *_: FarmOfHost("localhost", 1233, SECRET))
+        self.is_registered = [True]
 
     def find_bundle(self, named: Path | None) -> Bundle:
         """Find the bundle. The test does something before."""
@@ -353,7 +356,9 @@ class Adding:
             self.before.pop()()
         return self._find(named)
 
-    def try_worker(self, farm: FarmOfHost, name: str, limit_s: float) -> TriedWorker:
+    def try_worker(self, farm: FarmOfHost, name: str, limit_s: float) -> TriedWorker | None:
+        if not (self.is_registered.pop() if len(self.is_registered) > 1 else self.is_registered[0]):
+            return None
         listed = ListedWorker(name, "", 2, 0, 0.0, 0, draining=False)
         return TriedWorker(listed, Finding("", "job", Level.OK, "a job ran in 1 ms"))
 
@@ -361,6 +366,12 @@ class Adding:
         address = parse_host_address(url)
         farm = FarmOfHost("localhost", 1233, SECRET)
         add_host(address, farm, AddedHost(address.text, farm.text, "/secret"), self.bundle, [])
+
+    def upgrade(self, bundle: Path) -> None:
+        (entry,) = read_hosts().hosts
+        found = read_bundle(bundle)
+        with found.file:
+            upgrade_host(entry, found, 60.0)
 
     def refused(self, url: str) -> str:
         with pytest.raises(UserError) as refused:
@@ -423,6 +434,26 @@ def test_a_home_that_another_machine_shares_keeps_its_worker(adding: Adding) -> 
     finally:
         kept.write_text(json.dumps(mine))
     assert adding.name_of_the_worker() == "a1"
+
+
+def test_an_upgrade_to_the_same_termite_starts_a_worker_again_that_takes_no_jobs(
+    adding: Adding, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pid() -> object:
+        return json.loads((adding.host.worker_place / "settings.json").read_text())["pid"]
+
+    adding.add("ssh://alpha")
+    first = pid()
+    adding.upgrade(adding.bundle)
+    assert pid() == first and "has this termite 9 already" in capsys.readouterr().out
+    ssh = tmp_path / "here/ssh"
+    ssh.write_text(ssh.read_text().replace("10.0.0.5", "10.0.0.7"))  # we have another address now
+    adding.is_registered = [True, False]
+    adding.upgrade(adding.bundle)
+    assert pid() != first and "takes no jobs: it is started again" in capsys.readouterr().out
+    (entry,) = read_hosts().hosts
+    assert entry.flags == ("-coordinator", "10.0.0.7:1233", "-name", "alpha")
+    assert (adding.host.worker_place / "state.words").read_text().startswith("-coordinator 10.0.0.7:1233 -name alpha")
 
 
 def test_an_add_that_fails_in_any_way_leaves_nothing(adding: Adding, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,11 +75,13 @@ def test_a_host_whose_adding_was_cut_off_is_not_upgraded() -> None:
 
 
 def test_an_added_host_that_is_not_registered_is_a_failure_of_its_own_farm() -> None:
-    host = AddedHost("ssh://a", "farm:1233", "/secret")
+    host = AddedHost("ssh://a", "farm:1233", "/secret", ("-coordinator", "farm:1233"))
     (found,) = judge_added_hosts("farm:1233", (host,), ())
     assert (found.area, found.level) == ("host ssh://a", "failure")
     assert "termite-ctl upgrade ssh://a" in found.mend
     assert list(judge_added_hosts("other:1233", (host,), ())) == []
+    (found,) = judge_added_hosts("farm:1233", (AddedHost("ssh://a", "farm:1233", "/secret"),), ())
+    assert "termite-ctl remove ssh://a, and add it again" in found.mend and "upgrade" not in found.mend
 
 
 @pytest.mark.parametrize(
