@@ -24,6 +24,7 @@ from termite.engine.wire.protocol.foreign_text import printable
 REGISTER_S = (3.0, 5.0, 12.0)  # a worker tries again every few seconds; between these times its log is read
 FINAL = (Reason.OTHER_PROTOCOL, Reason.CLOCKS_DIFFER, Reason.NOT_TRUSTED)
 _REFUSED = re.compile(r"coordinator-missing coordinator=(\S+) detail=(.*) reason=(\S+)")
+PATIENCE_S = 15.0  # for the far side of a connection that was cut off: it writes a note every few seconds
 LINE_CHARACTERS = 2000  # of a log that a host shows
 _ENDS = {
     "service": "it is a service of the user there",
@@ -163,20 +164,38 @@ def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
     for text, mend in checked(host.address, host.ask("examine", digest=bundle.digest), _Failures)["failures"]:
         host.ask("tidy", digest=facts["digest"])
         raise UserError(f"{entry.address}: termite {bundle.release} cannot run there: {text}", hint=mend)
-    host.ask("stop", wait_s=wait_s)
     try:
+        host.ask("stop", wait_s=wait_s)
         way = _start(host, farm, bundle.digest, flags)
         tried = _wait_for_job(host, farm)
-    except UserError:
-        if facts["digest"] in facts["has"] and facts["digest"] != bundle.digest:
-            host.ask("stop", wait_s=0)
-            _start(host, farm, facts["digest"], flags)
-            host.ask("tidy", digest=facts["digest"])
-            host.say(f"termite {entry.release or 'of before'} runs there again")
+    except BaseException:
+        if facts["digest"] in facts["has"]:
+            _go_back(host, farm, facts["digest"], flags, entry.release)
         raise
     host.ask("tidy", digest=bundle.digest)
     _note(AddedHost(entry.address, entry.coordinator, entry.secret, flags, bundle.release, bundle.digest))
     host.say(f"termite {bundle.release}; {_can_do(facts, tried)}; {_ENDS[way]}")
+
+
+def _go_back(host: Host, farm: FarmOfHost, digest: str, flags: tuple[str, ...], release: str) -> None:
+    """Start the termite of before, after an upgrade that has failed or was interrupted.
+
+    If that is impossible, a line says so, and what starts it.
+    """
+    why = "interrupted"
+    try:
+        host.ask("stop", wait_s=0, patience_s=PATIENCE_S)
+        _start(host, farm, digest, flags)
+        host.ask("tidy", digest=digest)
+        why = ""
+    except UserError as error:
+        why = error.message
+    finally:
+        if why:
+            again = f"termite-ctl upgrade {host.address.text} starts one"
+            host.say(f"no worker runs there, or it ends after its jobs: {why}; {again}")
+    if not why:
+        host.say(f"termite {release} runs there again")
 
 
 def _takes_jobs(host: Host, farm: FarmOfHost) -> bool:
@@ -235,7 +254,7 @@ def _undone_if_it_fails(host: Host) -> Iterator[_Attempt]:
     except BaseException:
         try:
             if attempt.has_begun:
-                host.ask("clean", wait_s=0)
+                host.ask("clean", wait_s=0, patience_s=PATIENCE_S)
         except UserError as error:
             host.say(f"what was begun there could not be undone: {error.message}; termite-ctl remove does it later")
         else:

@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -454,6 +455,49 @@ def test_an_upgrade_to_the_same_termite_starts_a_worker_again_that_takes_no_jobs
     (entry,) = read_hosts().hosts
     assert entry.flags == ("-coordinator", "10.0.0.7:1233", "-name", "alpha")
     assert (adding.host.worker_place / "state.words").read_text().startswith("-coordinator 10.0.0.7:1233 -name alpha")
+
+
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_an_upgrade_that_is_interrupted_while_jobs_end_starts_the_earlier_worker_or_says_that_none_runs(
+    adding: Adding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reachable: bool
+) -> None:
+    """The worker never ends its jobs. The connection breaks, or the user types Ctrl-C."""
+    adding.bundle = a_bundle(tmp_path / "busy.tar.gz", WORKER.replace("exit 0' USR2 TERM", "' USR2"))
+    adding.add("ssh://alpha")
+    program = far_request.far_program().replace(b"NOTE_S = 5.0", b"NOTE_S = 0.1")
+    monkeypatch.setattr(far_request, "far_program", lambda: program)
+    ssh = tmp_path / "here/ssh"
+    works, lines = ssh.read_text(), []
+
+    def say(_: Host, line: str) -> None:
+        lines.append(line)
+        if "waits until its jobs" in line and len(lines) == 2:
+            if is_reachable:
+                raise KeyboardInterrupt
+            ssh.write_text("#!/bin/sh\nexit 255\n")
+            raise UserError("ssh ended with 255")
+
+    monkeypatch.setattr(Host, "say", say)
+    with pytest.raises(KeyboardInterrupt if is_reachable else UserError):
+        adding.upgrade(a_bundle(tmp_path / "second.tar.gz", WORKER, "another"))
+    if is_reachable:
+        assert lines[-1] == "termite 9 runs there again"
+        assert adding.name_of_the_worker() == "alpha"
+        assert adding.host.ask("look")["has"] == [hashlib.sha256(adding.bundle.read_bytes()).hexdigest()]
+    else:
+        assert lines[-1].startswith("no worker runs there, or it ends after its jobs: ssh://alpha: ssh ended with 255")
+        ssh.write_text(works)
+
+
+def test_what_is_undone_waits_for_the_other_side_of_a_connection_that_was_cut_off(host: FarHost) -> None:
+    host.worker_place.mkdir(0o700)
+    held = os.open(host.worker_place, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    end = threading.Timer(0.5, os.close, [held])
+    end.start()
+    host.ask("clean", wait_s=0, patience_s=30.0)
+    end.join()
+    assert list(host.home.iterdir()) == []
 
 
 def test_an_add_that_fails_in_any_way_leaves_nothing(adding: Adding, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def answer(request: FarMessage, stream: BinaryIO) -> FarMessage:
             return look(place)
         case "log":
             return last_lines(place)
-    with locked(place):
+    with locked(place, request.get("patience_s", 0.0)):
         match request["action"]:
             case "claim":
                 return claim(place, request)

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ FarMessage = dict[str, Any]
 
 MARK = "termite-far-side "  # begins each line of an answer: start files of shells print other lines
 DIRECTORY = ".termite-worker"
+STEP_S = 0.05  # between two looks at a lock
 
 
 class FarRefusal(Exception):
@@ -75,17 +77,30 @@ def surroundings(place: WorkerPlace) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def locked(place: WorkerPlace) -> Iterator[None]:
-    """Let one change of the worker go on at a time. Raise FarRefusal if another one does."""
+def locked(place: WorkerPlace, patience_s: float) -> Iterator[None]:
+    """Let one change of the worker go on at a time.
+
+    Raise FarRefusal if another one still does after `patience_s`.
+    """
     place.make()
     fd = os.open(place.top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        deadline_s = time.monotonic() + patience_s
+        while not _got_lock(fd):
+            if time.monotonic() >= deadline_s:
+                raise FarRefusal("another termite-ctl changes the worker there now", "try again when it has ended")
+            time.sleep(STEP_S)
         yield
-    except BlockingIOError as error:
-        raise FarRefusal("another termite-ctl changes the worker there now", "try again when it has ended") from error
     finally:
         os.close(fd)
+
+
+def _got_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def send_line(message: FarMessage) -> None:
