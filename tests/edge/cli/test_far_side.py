@@ -29,7 +29,8 @@ from termite.cli.ssh_hosts.bundle_source import Bundle, read_bundle
 from termite.cli.ssh_hosts.far_request import MOST_ERRORS_BYTES, ask_host
 from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker
 from termite.cli.ssh_hosts.host_worker import Host, add_host, forget_host, upgrade_host
-from termite.cli.subcommands.machines.upgrade import SUBCOMMAND
+from termite.cli.subcommands.machines.remove import SUBCOMMAND as REMOVE
+from termite.cli.subcommands.machines.upgrade import SUBCOMMAND as UPGRADE
 from termite.engine.errors import UserError
 from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
@@ -333,7 +334,7 @@ def test_an_upgrade_of_all_hosts_goes_on_after_any_error(monkeypatch: pytest.Mon
     monkeypatch.setattr(host_worker, "upgrade_host", upgrade)
     monkeypatch.setattr(bundle_source, "find_bundle", lambda _: None)
     with pytest.raises(OSError, match="a fault"):
-        SUBCOMMAND.run(argparse.Namespace(hosts=[], bundle=None, wait=1.0))
+        UPGRADE.run(argparse.Namespace(hosts=[], bundle=None, wait=1.0))
     assert tried == ["ssh://a", "ssh://b", "ssh://c"]
 
 
@@ -510,6 +511,16 @@ def test_an_add_that_fails_in_any_way_leaves_nothing(adding: Adding, monkeypatch
         with pytest.raises(type(error)):
             adding.add("ssh://alpha")
         assert (list(adding.host.home.iterdir()), read_hosts().hosts) == ([], ())
+
+
+def test_only_a_host_of_the_list_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with changed_hosts() as box:
+        box[0] = box[0].with_host(AddedHost("ssh://alpha", "farm:1233", "/secret"))
+    with pytest.raises(UserError, match="ssh://alhpa was not added"):
+        REMOVE.run(argparse.Namespace(host="ssh://alhpa", forget=True, wait=1.0))
+    assert REMOVE.run(argparse.Namespace(host="ssh://alpha", forget=True, wait=1.0)) == 0
+    assert read_hosts().hosts == ()
 
 
 @pytest.mark.parametrize("says", ["exec yes 'a line'", "exec tr '\\0' x </dev/zero", "exec yes 'termite-far-side {}'"])

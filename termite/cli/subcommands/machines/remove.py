@@ -5,6 +5,7 @@ from argparse import Namespace
 from termite.cli.parser import Parser
 from termite.cli.subcommands.machines.upgrade import add_wait_flag
 from termite.cli.subcommands.registry import Subcommand
+from termite.engine.errors import UserError
 
 
 def _add_flags(parser: Parser) -> None:
@@ -15,10 +16,12 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    from termite.cli.readers.host_list import parse_host_address
+    from termite.cli.readers.host_list import parse_host_address, read_hosts
     from termite.cli.ssh_hosts.host_worker import forget_host, remove_host
 
     address = parse_host_address(flags.host)
+    if flags.forget and not read_hosts().find(address.text):
+        raise UserError(f"{address.text} was not added", hint="termite-ctl ls shows those that were")
     if flags.forget:
         forget_host(address)
         print(f"{address.text} is in the list no more")
