@@ -52,7 +52,7 @@ def test_masters_are_listed_wherever_their_trees_are(whole: Cluster) -> None:
             assert entry["pid"] == status["pid"] and entry["started"] == status["started"]
             assert entry["jobs"]["remote"] == status["jobs"]["remote"] > 0
         text = where.run([where.termite("termite-ctl"), "ls"], where.base).stdout.decode()
-        assert f"1 on workers, 0 here, 0 running  {second.path}\n" in text
+        assert f"1 on workers, 0 local, 0 running  {second.path}\n" in text
         pid = second.status()["pid"]
         os.kill(pid, signal.SIGSTOP)  # a master that stands still hides no other one
         try:

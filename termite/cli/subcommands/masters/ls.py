@@ -105,9 +105,9 @@ def _jobs(master: ListedMaster) -> str:
     if master.status is None:
         return printable(master.silence)
     jobs = cast(dict[str, int], master.status["jobs"])
-    here = jobs["local"] + jobs.get("short", 0)
+    local = jobs["local"] + jobs.get("short", 0)
     known = f"{cached} known, " if (cached := jobs.get("cached", 0)) else ""
-    return f"{jobs['remote']} on workers, {here} here, {known}{jobs['running']} running"
+    return f"{jobs['remote']} on workers, {local} local, {known}{jobs['running']} running"
 
 
 SUBCOMMAND = Subcommand(

@@ -61,7 +61,7 @@ def _status_text(status: ControlAnswer) -> str:
             for reason, count in cast(dict[str, int], counts).items()
         ]
     tied = cast(dict[str, int], status["tied"])
-    rows += [("here", f"{counted(count, 'command')}: {words_of(tie)}") for tie, count in tied.items()]
+    rows += [("local", f"{counted(count, 'command')}: {words_of(tie)}") for tie, count in tied.items()]
     rows += _worker_rows(status) + _shared_rows(status)
     if status["elsewhere"] and not _is_moved(status):
         rows.append(("elsewhere", _elsewhere_text(str(status["elsewhere"]))))
