@@ -158,7 +158,7 @@ def test_every_view_is_true_of_workers_on_other_hosts(five_hosts: tuple[Cluster,
         doctor = tree.where.start([tree.where.termite("termite-ctl"), "doctor", *farm], tree.path)  # meanwhile
         check_ended(tree, *last_build(top), workers)
         said = doctor.communicate(timeout=60)[0].decode()
-        assert doctor.returncode == 0 and said.count("a job ran in") == 3, said
+        assert doctor.returncode in (0, 104) and said.count("a job ran in") == 3, said
         assert all(f"\nworker {name}:\n  ok       reach" in said for name in ("w1", "w2")), said
 
 
