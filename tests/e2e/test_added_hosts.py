@@ -181,19 +181,29 @@ def test_commands_that_list_things_show_an_added_host(network: Network) -> None:
 def test_an_upgrade_waits_for_a_running_job_and_replaces_the_bundle(network: Network) -> None:
     tree, top = network.farm.tree, directory_of(network.other)
     bundle = other_bundle(network.bundle(), network.mine.home / "other.tar", PROTOCOL)
-    job = tree.where.start(
-        [tree.where.termite("termite"), "sh", "-c", "echo began; sleep 4; echo done >made"], tree.path, env=LOCAL
-    )
+    words = [tree.where.termite("termite"), "sh", "-c", "echo began; read -r word; echo $word >made"]
+    job = tree.where.start(words, tree.path, env=LOCAL, stdin=subprocess.PIPE)
     assert job.stdout is not None and job.stdout.readline() == b"began\n"
     before = [path.name for path in (top / "bundles").iterdir()]
-    done = network.ctl("upgrade", network.other.url, "-bundle", str(bundle))
+    words = [tree.where.termite("termite-ctl"), "upgrade", network.other.url, "-bundle", str(bundle)]
+    upgrade = tree.where.start(words, tree.path)
+    name = network.other.url[6:]
+    try:
+        wait_until(lambda: tree.status()["drained"] == [name], "the worker waits for the job", limit_s=90)
+        assert upgrade.poll() is None and job.stdin is not None
+        with job.stdin:
+            job.stdin.write(b"done\n")
+        output = upgrade.communicate(timeout=60)
+    finally:
+        upgrade.kill()
+    done = Outcome(upgrade.returncode, *output)
     assert done.code == 0 and "takes jobs in 2 slots" in said(done), done
     assert (job.wait(10), (tree.path / "made").read_text()) == (0, "done\n")
     assert tree.status()["jobs"]["retried"] == 0
     after = [path.name for path in (top / "bundles").iterdir()]
     assert len(before) == len(after) == 1 and before != after
     assert tree.termite("sh", "-c", "id -u", env=LOCAL).code == 0
-    assert "has this termite" in said(network.ctl("upgrade", "-bundle", str(bundle)))
+    assert f"has this termite {__version__} already" in said(network.ctl("upgrade", "-bundle", str(bundle)))
 
 
 def test_a_refused_version_is_named_on_both_sides_and_the_earlier_one_runs_again(network: Network) -> None:
