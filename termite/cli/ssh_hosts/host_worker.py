@@ -164,12 +164,15 @@ def upgrade_host(entry: AddedHost, bundle: Bundle, wait_s: float) -> None:
     for text, mend in checked(host.address, host.ask("examine", digest=bundle.digest), _Failures)["failures"]:
         host.ask("tidy", digest=facts["digest"])
         raise UserError(f"{entry.address}: termite {bundle.release} cannot run there: {text}", hint=mend)
+    has_ended = False
     try:
         host.ask("stop", wait_s=wait_s)
+        has_ended = True
         way = _start(host, farm, bundle.digest, flags)
         tried = _wait_for_job(host, farm)
-    except BaseException:
-        if facts["digest"] in facts["has"]:
+    except BaseException as error:
+        is_untouched = isinstance(error, HostRefusal) and not has_ended  # another termite-ctl changes it
+        if facts["digest"] in facts["has"] and not is_untouched:
             _go_back(host, farm, facts["digest"], flags, entry.release)
         raise
     host.ask("tidy", digest=bundle.digest)

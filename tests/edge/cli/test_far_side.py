@@ -517,8 +517,8 @@ def test_only_a_host_of_the_list_is_forgotten(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with changed_hosts() as box:
         box[0] = box[0].with_host(AddedHost("ssh://alpha", "farm:1233", "/secret"))
-    with pytest.raises(UserError, match="ssh://alhpa was not added"):
-        REMOVE.run(argparse.Namespace(host="ssh://alhpa", forget=True, wait=1.0))
+    with pytest.raises(UserError, match="ssh://beta was not added"):
+        REMOVE.run(argparse.Namespace(host="ssh://beta", forget=True, wait=1.0))
     assert REMOVE.run(argparse.Namespace(host="ssh://alpha", forget=True, wait=1.0)) == 0
     assert read_hosts().hosts == ()
 

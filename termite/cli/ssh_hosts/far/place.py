@@ -39,7 +39,7 @@ class WorkerPlace:
         self.settings = self.top / "settings.json"
 
     def make(self) -> None:
-        """Make the directory. Raise FarRefusal if that fails, or another user could have made it."""
+        """Make the directory. Raise FarRefusal if that fails or another user may have made it."""
         try:
             self.top.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
         except OSError as error:
