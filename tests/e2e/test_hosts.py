@@ -124,8 +124,14 @@ def test_pages_show_and_drain_workers_on_other_hosts(four_hosts: Cluster) -> Non
         ("w1", "10.77.0.3"), ("w2", "10.77.0.4"),
     ]  # fmt: skip
     for name in ("w1", "w2"):  # of root and of an ordinary user
-        (lease,) = [row for row in rows_of_page(pages.page(f"/worker/{name}")) if len(row) == 6 and row[0] != "user"]
-        assert lease[0] == f"builder@{os.uname().nodename}" and lease[2] == "0 of 3" and int(lease[3]) > 0
+
+
+        def lease(name: str = name) -> list[str]:
+            (row,) = [row for row in rows_of_page(pages.page(f"/worker/{name}")) if len(row) == 6 and row[0] != "user"]
+            return row
+
+        wait_until(lambda: lease()[2] == "0 of 3", "a page that knows the end of the jobs")
+        assert lease()[0] == f"builder@{os.uname().nodename}" and int(lease()[3]) > 0
     flags = ("-coordinator", four_hosts.address, "-secret", str(four_hosts.secret))
     assert tree.ctl("drain", "w1", *flags).code == 0
     wait_until(lambda: tree.status()["drained"] == ["w1"], "the master knows it")
