@@ -125,7 +125,6 @@ def test_pages_show_and_drain_workers_on_other_hosts(four_hosts: Cluster) -> Non
     ]  # fmt: skip
     for name in ("w1", "w2"):  # of root and of an ordinary user
 
-
         def lease(name: str = name) -> list[str]:
             (row,) = [row for row in rows_of_page(pages.page(f"/worker/{name}")) if len(row) == 6 and row[0] != "user"]
             return row
