@@ -50,3 +50,15 @@ def test_every_attack_stands_in_a_row() -> None:
 
 def test_the_table_is_read() -> None:
     assert len(ROWS) > 40
+
+
+def test_each_protection_that_was_switched_off_names_tests_that_exist() -> None:
+    """The list is that of one round: which edit, and how the test failed."""
+    head, *lines = (CHECKOUT / "tests" / "hostile" / "switched_off.tsv").read_text().splitlines()
+    columns = head.split("\t")
+    assert columns == ["threat", "place", "edit", "test", "result"] and len(lines) > 200
+    for line in lines:
+        row = dict(zip(columns, line.split("\t"), strict=True))
+        assert all(row.values()), row
+        for name in re.findall(r"tests/[\w/]+\.py", row["test"]):
+            assert (CHECKOUT / name).is_file(), row
