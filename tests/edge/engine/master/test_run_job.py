@@ -123,7 +123,7 @@ class FakeTree:
         self.is_finishing = False
         self.discarded = Lines()
         self.misses_changes = False
-        self.notes = SimpleNamespace(is_mixed=False, seals=0)
+        self.notes = SimpleNamespace(is_mixed=False, seals=0, turns=0)
         self.temporary = (b"tmp",)
         self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
         self.results: dict[bytes, int] = {}
@@ -209,7 +209,7 @@ class FakeLease:
     def __init__(self, worker: str, script: Script, steps: list[str]) -> None:
         self.worker, self.cursor, self.sent_number, self.offset_ns = worker, 0, 0, 0
         self.is_near = True
-        self.newest_seal = 0
+        self.newest_seal, self.known_turns = 0, None
         self.machine = MachineFacts()
         self.slot_numbers = SlotNumbers()
         self.traced_names = LearntNames()
