@@ -24,6 +24,8 @@ MOST_FOR_WORKER = MOST // 2
 class NamedLease:
     def __init__(self, worker: str) -> None:
         self.worker = worker
+        self.newest_seal = 0
+        self.known_turns: int | None = None
 
 
 @pytest.fixture
