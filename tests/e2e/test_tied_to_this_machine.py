@@ -95,4 +95,4 @@ def test_the_summary_of_a_build_counts_what_ran_below_it(own_tree: Tree) -> None
     places = "jobs on workers: 1, on this machine: 2 (0 short, 1 by rule)"
     said = f"{places}; 1 on this machine: {Reason.BELOW_FAKEROOT.words}"
     assert done.stderr == f"termite: {said}\n".encode()
-    assert f"here      1 command: {Reason.BELOW_FAKEROOT.words}\n".encode() in own_tree.ctl("status").stdout
+    assert f"local     1 command: {Reason.BELOW_FAKEROOT.words}\n".encode() in own_tree.ctl("status").stdout

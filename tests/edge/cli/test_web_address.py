@@ -25,6 +25,7 @@ from termite.cli.build_commands import front_end, make
 
 class Master:
     tree = Path(sys.argv[1])
+    pid = os.getpid()
 
     def ask(self, *words, **more):
         return {"fallbacks": {}, "local": 0, "remote": 1, "named": []}
