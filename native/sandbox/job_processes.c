@@ -49,19 +49,27 @@ static bool are_refused(unsigned long long wanted)
     return reason == EAGAIN;
 }
 
+/* Read the beginning of a file as a string. Return false if nothing can be read. */
+static bool read_small(const char *path, char *text, size_t room)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, room - 1);
+    if (fd >= 0)
+        close(fd);
+    if (length <= 0)
+        return false;
+    text[length] = '\0';
+    return true;
+}
+
 /* Read the number of tasks of the machine, and that of the newest process in this pid namespace.
  * Both are 0 if they are not known. */
 static void read_load(unsigned long long *tasks, unsigned long long *newest)
 {
     char text[128];
     *tasks = *newest = 0;
-    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    if (length <= 0)
+    if (!read_small("/proc/loadavg", text, sizeof text))
         return;
-    text[length] = '\0';
     const char *all = strchr(text, '/'), *last = strrchr(text, ' ');
     *tasks = all ? strtoull(all + 1, NULL, 10) : 0;
     *newest = last ? strtoull(last, NULL, 10) : 0;
@@ -129,13 +137,8 @@ unsigned long long made_processes(const struct job *job, long long lasted_ns, bo
 unsigned long long written_bytes(void)
 {
     char text[512];
-    int fd = open("/proc/self/io", O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    if (length <= 0)
+    if (!read_small("/proc/self/io", text, sizeof text))
         return 0;
-    text[length] = '\0';
     const char *written = strstr(text, "wchar: ");
     return written ? strtoull(written + strlen("wchar: "), NULL, 10) : 0;
 }
