@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
 from tests.e2e.places import CHECKOUT, Place
-from tests.e2e.sshd import SSHD, sshd
+from tests.e2e.sshd import SSHD, SshHost, sshd
 from tests.e2e.test_hosts import ip
 from tests.e2e.waiting import wait_until
 from tests.shown_commands import DOCUMENTS, How, ShownCommands, shown_commands
@@ -43,6 +43,17 @@ def machine(make_place: MakePlace) -> Iterator[Place]:
         subprocess.run([*where.enter, "--", "mount", "--bind", str(hosts), "/etc/hosts"], check=True)
         ip(where.holder, "link set lo up")
         yield where
+
+
+@pytest.fixture(scope="module")
+def buildhost(machine: Place) -> Iterator[SshHost]:
+    """Yield `buildhost` with a running sshd, which trusts and is known to the user of the place."""
+    if not Path(SSHD).exists():
+        pytest.skip("sshd is not installed: sh tools/setup.sh tests")
+    with sshd(machine, "127.0.0.1", 22) as host:
+        host.trusts(machine)
+        host.is_known_to(machine, "buildhost")
+        yield host
 
 
 class Reader:
@@ -125,15 +136,13 @@ def new_home(where: Place, document: Path) -> Path:
 
 @needs_root
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_the_commands_of_a_document_work_and_print_what_it_shows(document: Path, machine: Place) -> None:
+def test_the_commands_of_a_document_work_and_print_what_it_shows(
+    document: Path, machine: Place, request: pytest.FixtureRequest
+) -> None:
+    if "ssh://" in document.read_text():
+        request.getfixturevalue("buildhost")
     home = new_home(machine, document)
     with ExitStack() as stack:
-        if "ssh://" in document.read_text():
-            if not Path(SSHD).exists():
-                pytest.skip("sshd is not installed: sh tools/setup.sh tests")
-            host = stack.enter_context(sshd(machine, "127.0.0.1", 22))
-            host.trusts(machine)
-            host.is_known_to(machine, "buildhost")
         reader = Reader(machine, home, stack)
         stack.callback(reader.leave)
         for each in shown_commands(document.read_text()):
