@@ -3,7 +3,7 @@
     python -m tests.fuzz [--seconds N] [--target NAME]
 
 A line a target says how many inputs it ran, how many edges of the code they reach, the CPU time,
-and whether there is a finding. After a finding, the command follows that replays it. New inputs
+and whether there is a finding. After a finding, it prints the command that replays it. New inputs
 that reach more code are kept in build/fuzz/corpus/TARGET. The exit code is 1 if there is a finding.
 
 Without clang and its libFuzzer nothing is run. The line says which packages are missing, and the

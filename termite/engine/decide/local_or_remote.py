@@ -6,7 +6,7 @@ a variable that must not leave the machine, or contains its value. Last comes wh
 command: its result was refused before, or it names a place of this machine that no job has.
 
 A make or ninja below a build may work outside the tree, and its commands may write there. Files
-of jobs there do not come home. Only those of its commands run on workers that name the tree.
+of jobs there do not come home. Only its commands that name the tree run on workers.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """The process that serves the pages of a farm. A coordinator starts it, and it ends with that.
 
 The coordinator writes one line of JSON to its standard input, which is `PagesStart`, and then keeps
-the pipe open. Its end, in whatever way, is the end of this process.
+the pipe open. When the pipe is closed, however the coordinator has ended, this process ends.
 """
 
 import logging
