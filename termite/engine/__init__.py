@@ -8,8 +8,9 @@
 * `loop` lets tasks take turns at listening.
 
 `model`, `errors`, `paths`, `nearest_name`, `beneath`, `sparse_content`, `private_directories`,
-`script_heads`, `socket_peers`, `look_calls` and `look_errors` stand on the ground, and every room
-may import them. The import contract in pyproject.toml says which room may import which.
+`script_heads`, `socket_peers`, `look_calls` and `look_errors` stand on the floors below all rooms,
+and every room may import them. The import contract in pyproject.toml says what stands on which
+floor. Imports go down only.
 Do not touch: the engine never imports `fuse` or the plugins, because the mirror process and the
 master are joined by messages.
 """

@@ -8,7 +8,7 @@
 * `private_places` finds paths that jobs do not see, `outside_writes` judges writes there.
 * `known_tools` is the form in which plugins vouch for tools.
 
-The room may import `loop`, `status` and the modules on the ground of the engine.
+The room may import `loop`, `status` and the floors below them.
 Do not touch: nothing here starts a command, opens a connection or waits, because the master asks in
 mid-job. Only `rule_file`, `command_memory`, `outside_writes`, `private_places` and the loading of
 plugins touch the disk.

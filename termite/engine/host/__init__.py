@@ -7,7 +7,7 @@
   exchange its files, and how many files it may open.
 * `log_tail` keeps the end of its log, `service_manager` notifies systemd.
 
-The room may import `loop`, `status` and the modules on the ground of the engine.
+The room may import `loop`, `status` and the floors below them.
 Do not touch: the room must not know jobs, leases or connections, and it keeps no state.
 Mirrors import this room too, so that it must not import `cryptography`.
 """

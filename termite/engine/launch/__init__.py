@@ -6,8 +6,7 @@
 * `local_runs` runs commands here, with one slot for each core.
 * `job_stdin` passes standard input on, `output` holds output back, and `output_tail` keeps its end.
 
-The room imports `decide`, `host`, `wire`, `loop`, `status` and the floors below. Only the master
-and the command line import it.
+The room may import the floors below it. Only the master and the command line import it.
 Do not touch: nothing here knows the master, the fleet or the tree. Each command passes through
 the listener, so no await, task or log line may be added to the path that never waits.
 """

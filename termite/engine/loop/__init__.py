@@ -5,7 +5,7 @@
 * `task_tree` shows in the log what all tasks wait for.
 * `readiness` waits until descriptors can be read, in programs without tasks.
 
-The room may import the modules on the ground of the engine.
+The room may import the floors below it.
 Do not touch: the room must not know what is heard, neither messages nor jobs nor launchers.
 Callbacks belong here and nowhere else, except if a measurement in the decisions says why.
 """

@@ -10,6 +10,8 @@
 * `recording` makes records of jobs, and `user_notices` notifies people of what is no single job's.
 
 The room imports every other room of the engine except `worker`. Only the command line imports it.
-Do not touch: `run_job` stays one function that is read from top to bottom, and results reach the
-disk only through the tree. A rule, a schedule or a format belongs in the room that decides it.
+Do not touch: the module `run_job` is read from top to bottom, because its steps call each other in
+that order: `run_at_once`, then `run_job`, `recall_or_run`, `try_workers`, `run_remotely` and
+`end_remote`. Results reach the disk only through the tree. A rule, a schedule or a format belongs
+in the room that decides it.
 """

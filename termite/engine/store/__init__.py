@@ -7,8 +7,8 @@
   `eviction_plan` keeps the store small, and `scrub` finds blobs that the disk has changed.
 
 Results of commands have a store of their own on the master's machine.
-The room imports `model`, `errors` and the other floors below. Only mirrors, `recall` and the care
-of results in `master` use it.
+The room may import the floors below it. Only mirrors, `recall` and the care of results in `master`
+use it.
 Do not touch: a blob gets its name only when it is complete, hashed and writable for nobody.
 Nothing here may wait for a lock, because many processes use one store.
 """

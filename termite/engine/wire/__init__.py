@@ -7,7 +7,7 @@
 * `line_socket` joins a worker and its mirrors. `wire_calls` has the system calls.
 * `protocol` decides without waiting.
 
-The room imports `loop` and the floors below. Every daemon and every mirror uses it.
+The room may import the floors below it. Every daemon and every mirror uses it.
 Do not touch: no module here knows what a message means, except Ping and Pong in `transport`.
 A mirror must not import `authority`, which takes 9 MB. Reading must never wait for writing.
 """
