@@ -1,7 +1,9 @@
 """Built-in plugins: one module or package for each build tool.
 
 `make`, `ninja`, `cmake`, `meson`, `cargo` and `go` live here, and `runners` for smaller tools that
-start commands like make; a new front end goes here too. Four plugins are of no build tool:
+start commands like make. The plugin of another build tool goes here, too. No new front end is
+needed then: `termite-build TOOL` (termite/cli/build_commands/build.py) starts each tool that a
+plugin knows. Four plugins are of no build tool:
 
 * `caches` names the caches that programs keep outside the tree.
 * `known` vouches for tools whose results may be used after one execution.

@@ -1,4 +1,4 @@
-"""`termite-ctl why` names the plugin, the rule and the place of a command of each front end."""
+"""`termite-ctl why` names the plugin, the rule and the place of a command of each build tool."""
 
 import pytest
 
