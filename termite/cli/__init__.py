@@ -6,7 +6,8 @@
 * ssh_hosts/ makes other machines workers, over ssh.
 * doctor/ checks machines, and canonical/ builds trees at another path (`--at PATH`).
 * readers/ reads records and the live stream, display/ makes texts and screens of them, and web/
-  makes pages; page_server/ has the parts of pages that need no web server.
+  makes and serves pages; page_startup/ starts the serving.
+* written_files/ has the files that commands write for people or for later commands.
 * client.py talks to a master, and claims.py makes sure that only one is started.
 * shell_conversation.py is the terminal of `termite-ctl shell`.
 * places.py knows the directories of the user, and amounts.py sizes and other numbers.

@@ -20,8 +20,8 @@ from termite.cli.amounts import parse_port, parse_positive, parse_size
 from termite.cli.flags import report
 from termite.cli.leftovers.footprints import MOVED, footprint, start_sweep, worker_places
 from termite.cli.logs.log_settings import add_log_flags, start_log
-from termite.cli.page_server.pages_address import LOCALHOST, parse_page_address
-from termite.cli.page_server.pages_process import FarmPages, keep_pages, open_farm_pages
+from termite.cli.page_startup.pages_address import LOCALHOST, parse_page_address
+from termite.cli.page_startup.pages_process import FarmPages, keep_pages, open_farm_pages
 from termite.cli.parser import Parser
 from termite.cli.places import default_cache
 from termite.engine.decide.logic.switches import check_variables

@@ -307,7 +307,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     for named in (*end.get("missing_edges", ()), *few, *path_lines(end)):
         say(named)
     if file := os.environ.get("TERMITE_SUMMARY"):
-        from termite.cli.readers.summary_file import write_summary
+        from termite.cli.written_files.summary_file import write_summary
 
         for trouble in write_summary(Path(file), master.tree, str(end.get("build", 0))):
             say(trouble)

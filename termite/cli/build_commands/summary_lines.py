@@ -123,7 +123,7 @@ def pages_lines(tree: Path) -> Iterator[str]:
     """Yield a line that says where the pages of a tree are served, if they are."""
     with contextlib.suppress(UserError):
         if (file := web_address_file(tree)).exists():
-            from termite.cli.readers.web_address import read_address
+            from termite.cli.written_files.web_address import read_address
 
             if url := read_address(file):
                 yield f"pages of this build: {url}"

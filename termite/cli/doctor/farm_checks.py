@@ -19,7 +19,7 @@ from termite.cli.doctor.trial_jobs import (
     release_finding,
     try_worker,
 )
-from termite.cli.readers.host_list import AddedHost, added_hosts
+from termite.cli.written_files.host_list import AddedHost, added_hosts
 from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
 from termite.engine.fleet.coordinator_dial import dial_coordinator, refuse_requests
 from termite.engine.host.machine import read_facts

@@ -6,6 +6,6 @@
 * far/ is what runs there.
 * host_trial.py waits until the worker is registered, and lets it run a job.
 
-The list of hosts is in termite/cli/readers/host_list.py, because other commands show it.
+The list of hosts is in termite/cli/written_files/host_list.py, because other commands show it.
 Do not touch: the secret of a farm reaches a host through standard input only.
 """

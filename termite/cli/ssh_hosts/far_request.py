@@ -18,9 +18,9 @@ from typing import IO, Any, BinaryIO, TypeVar
 
 import msgspec
 
-from termite.cli.readers.host_list import HostAddress
 from termite.cli.ssh_hosts.far.place import MARK, FarMessage
 from termite.cli.ssh_hosts.ssh_faults import no_python_error, ssh_error
+from termite.cli.written_files.host_list import HostAddress
 from termite.engine.errors import UserError
 
 PYTHON = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # as bundles name it

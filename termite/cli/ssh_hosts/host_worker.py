@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypedDict
 
 from termite.cli.amounts import size_text
-from termite.cli.readers.host_list import SCHEME, AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
 from termite.cli.ssh_hosts.bundle_source import Bundle, find_bundle
 from termite.cli.ssh_hosts.far.place import FarMessage
 from termite.cli.ssh_hosts.far_request import HostRefusal, ask_host, checked
 from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker, check_farm_answers, read_farm, try_worker_of
+from termite.cli.written_files.host_list import (
+    SCHEME,
+    AddedHost,
+    HostAddress,
+    changed_hosts,
+    parse_host_address,
+    read_hosts,
+)
 from termite.engine.errors import Reason, UserError
 from termite.engine.model import Count
 from termite.engine.wire.addresses import join_address

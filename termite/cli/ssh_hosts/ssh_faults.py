@@ -6,7 +6,7 @@ language. A message that is not known here is shown as it is.
 
 import re
 
-from termite.cli.readers.host_list import HostAddress
+from termite.cli.written_files.host_list import HostAddress
 from termite.engine.errors import UserError
 
 _NO_PYTHON = re.compile(r"no-python (\S+) ?(.*)")

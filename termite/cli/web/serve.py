@@ -11,7 +11,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from starlette.types import ASGIApp
 
-from termite.cli.page_server.pages_address import PageAddress, new_token, open_listener, page_url
+from termite.cli.page_startup.pages_address import PageAddress, new_token, open_listener, page_url
 from termite.cli.web.access import Guard, bound_token
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.site import Site

@@ -23,7 +23,6 @@ from pathlib import Path
 import pytest
 
 from termite.cli.doctor.finding import Finding, Level
-from termite.cli.readers.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
 from termite.cli.ssh_hosts import bundle_source, far_request, host_worker
 from termite.cli.ssh_hosts.bundle_source import Bundle, read_bundle
 from termite.cli.ssh_hosts.far_request import MOST_ERRORS_BYTES, ask_host
@@ -31,6 +30,7 @@ from termite.cli.ssh_hosts.host_trial import FarmOfHost, TriedWorker
 from termite.cli.ssh_hosts.host_worker import Host, add_host, forget_host, upgrade_host
 from termite.cli.subcommands.machines.remove import SUBCOMMAND as REMOVE
 from termite.cli.subcommands.machines.upgrade import SUBCOMMAND as UPGRADE
+from termite.cli.written_files.host_list import AddedHost, HostAddress, changed_hosts, parse_host_address, read_hosts
 from termite.engine.errors import UserError
 from termite.engine.wire.protocol.fleet_messages import ListedWorker
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from termite.cli.places import records_directory
-from termite.cli.readers.summary_file import write_summary
+from termite.cli.written_files.summary_file import write_summary
 from tests.synthetic_builds import synthetic_history, write_history
 
 PRIVATE = "the user's own file"

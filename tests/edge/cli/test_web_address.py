@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.page_server.pages_address import PageAddress
+from termite.cli.page_startup.pages_address import PageAddress
 from termite.cli.places import records_directory, web_address_file
-from termite.cli.readers.web_address import read_address, remove_address, write_address
+from termite.cli.written_files.web_address import read_address, remove_address, write_address
 from tests.synthetic_builds import synthetic_history, write_history
 
 URL = "http://127.0.0.1:1/?token=x"
@@ -35,7 +35,7 @@ front_end.start_sweep = lambda: None
 try:
     front_end.build_with(make.MAKE, "make", [], "")
 finally:
-    print("termite.cli.readers.web_address" in sys.modules)
+    print("termite.cli.written_files.web_address" in sys.modules)
 """
 
 

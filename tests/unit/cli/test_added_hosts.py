@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from termite.cli.doctor.farm_checks import judge_added_hosts
-from termite.cli.readers.host_list import AddedHost, HostAddress, HostList, parse_host_address
 from termite.cli.ssh_hosts.bundle_source import Bundle
 from termite.cli.ssh_hosts.far.place import WorkerPlace
 from termite.cli.ssh_hosts.far.user_services import quoted, unit_text
@@ -16,6 +15,7 @@ from termite.cli.ssh_hosts.host_trial import FarmOfHost
 from termite.cli.ssh_hosts.host_worker import coordinator_from, upgrade_host
 from termite.cli.ssh_hosts.ssh_faults import no_python_error, ssh_error
 from termite.cli.subcommands.masters.ls import host_lines
+from termite.cli.written_files.host_list import AddedHost, HostAddress, HostList, parse_host_address
 from termite.engine.errors import UserError
 
 ALPHA = HostAddress("", "alpha", 0)

@@ -50,7 +50,7 @@ NO_VARIABLES = {
     "TERMITE_TESTS": "set by tools/test_as_root.sh for tests/conftest.py alone",
 }
 DAEMONS = {
-    "cli/page_server": "coordinator",
+    "cli/page_startup": "coordinator",
     "cli": "any",
     "engine/decide": "master",
     "engine/fleet/coordinator.py": "coordinator",

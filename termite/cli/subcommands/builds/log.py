@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from termite.cli.flags import print_line
 from termite.cli.parser import Parser
-from termite.cli.readers.file_writers import files_of_name, is_written_since, writers_here
 from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
+from termite.cli.readers.suspected_writers import files_of_name, is_written_since, writers_here
 from termite.cli.subcommands.builds.last import say_remarks
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError

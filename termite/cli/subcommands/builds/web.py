@@ -5,12 +5,12 @@ from pathlib import Path
 
 from termite.cli.client import find_socket
 from termite.cli.flags import print_line
-from termite.cli.page_server.pages_address import parse_page_address, require_packages
+from termite.cli.page_startup.pages_address import parse_page_address, require_packages
 from termite.cli.parser import Parser
 from termite.cli.places import records_directory, web_address_file, working_directory
 from termite.cli.readers.recorded_builds import recorded_builds_here
-from termite.cli.readers.web_address import remove_address, write_address
 from termite.cli.subcommands.registry import Subcommand
+from termite.cli.written_files.web_address import remove_address, write_address
 from termite.engine.paths import MASTER_SOCKET
 
 _PORT = 1240

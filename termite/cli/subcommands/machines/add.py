@@ -27,9 +27,9 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    from termite.cli.readers.host_list import AddedHost, parse_host_address
     from termite.cli.ssh_hosts.host_trial import read_farm
     from termite.cli.ssh_hosts.host_worker import add_host
+    from termite.cli.written_files.host_list import AddedHost, parse_host_address
 
     address = parse_host_address(flags.host)
     farm = read_farm(flags.coordinator, flags.secret)

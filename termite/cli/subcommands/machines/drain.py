@@ -47,7 +47,7 @@ def drain_worker(flags: Namespace, *, is_drained: bool) -> int:
 
 
 def _take_added_host(flags: Namespace) -> None:
-    from termite.cli.readers.host_list import parse_host_address, read_hosts
+    from termite.cli.written_files.host_list import parse_host_address, read_hosts
 
     address = parse_host_address(flags.worker)
     host = read_hosts().find(address.text)

@@ -16,8 +16,8 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    from termite.cli.readers.host_list import parse_host_address, read_hosts
     from termite.cli.ssh_hosts.host_worker import forget_host, remove_host
+    from termite.cli.written_files.host_list import parse_host_address, read_hosts
 
     address = parse_host_address(flags.host)
     if flags.forget and not read_hosts().find(address.text):

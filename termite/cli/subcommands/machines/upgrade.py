@@ -29,9 +29,9 @@ def _add_flags(parser: Parser) -> None:
 def _run(flags: Namespace) -> int:
     """Upgrade the hosts one after the other. Raise the first error when all have been tried."""
     from termite.cli.flags import report
-    from termite.cli.readers.host_list import parse_host_address, read_hosts
     from termite.cli.ssh_hosts.bundle_source import find_bundle
     from termite.cli.ssh_hosts.host_worker import upgrade_host
+    from termite.cli.written_files.host_list import parse_host_address, read_hosts
 
     known = read_hosts()
     addresses = [parse_host_address(word).text for word in flags.hosts] or [host.address for host in known.hosts]

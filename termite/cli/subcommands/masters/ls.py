@@ -10,8 +10,8 @@ from typing import NamedTuple, cast
 from termite.cli.client import Client, NoMaster
 from termite.cli.leftovers.footprints import is_elsewhere, living_places
 from termite.cli.parser import Parser
-from termite.cli.readers.host_list import AddedHost, added_hosts
 from termite.cli.subcommands.registry import Subcommand
+from termite.cli.written_files.host_list import AddedHost, added_hosts
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.status.control_requests import AskStatus, ControlAnswer
 from termite.engine.wire.protocol.foreign_text import printable

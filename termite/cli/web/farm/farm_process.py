@@ -12,7 +12,7 @@ import sys
 import msgspec
 import trio
 
-from termite.cli.page_server.pages_start import PagesStart
+from termite.cli.page_startup.pages_start import PagesStart
 from termite.cli.readers.farm_questions import Coordinator
 from termite.cli.web.access import Guard, bound_token
 from termite.cli.web.farm.farm_reader import FarmReader

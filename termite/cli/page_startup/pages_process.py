@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from termite.cli.page_server.pages_address import (
+from termite.cli.page_startup.pages_address import (
     PageAddress,
     new_token,
     open_listener,
     page_url,
     require_packages,
 )
-from termite.cli.page_server.pages_start import PagesStart
+from termite.cli.page_startup.pages_start import PagesStart
 from termite.engine.host.native_programs import own_variables
 from termite.engine.wire.protocol.foreign_text import printable
 
