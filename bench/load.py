@@ -19,7 +19,8 @@ from pathlib import Path
 
 from bench.record import read_recorded
 from termite.engine.launch.vantage import own_vantage
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_fields
 
 FILES_A_DIRECTORY = 100
 READ_BYTES = 64 * 1024
@@ -31,7 +32,7 @@ _VARIABLES = {f"VARIABLE_{number}": "x" * 40 for number in range(20)} | {
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
-_ENVIRONMENT = records.pack_records(("env", f"{name}={text}".encode()) for name, text in _VARIABLES.items())
+_ENVIRONMENT = pack_fields(("env", f"{name}={text}".encode()) for name, text in _VARIABLES.items())
 
 
 class Stalled(Exception):
@@ -73,20 +74,22 @@ class Load:
         number, self._next = self._next, self._next + 1
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(str(self._tree / ".termite-socket"))
-        connection.sendall(records.frame(records.INVOKE, self._common + self._words(number) + _ENVIRONMENT))
-        self._selector.register(connection, selectors.EVENT_READ, records.FrameBuffer())
+        connection.sendall(
+            launcher_frames.frame(launcher_frames.INVOKE, self._common + self._words(number) + _ENVIRONMENT)
+        )
+        self._selector.register(connection, selectors.EVENT_READ, launcher_frames.FrameBuffer())
 
     def _words(self, number: int) -> bytes:
         path = output_path(self._tree, self._directory, number)
         words = ["job", str(number % self._commands), path, *_FLAGS]
-        return records.pack_records(("arg", os.fsencode(word)) for word in words)
+        return pack_fields(("arg", os.fsencode(word)) for word in words)
 
     def _receive(self, key: selectors.SelectorKey) -> None:
         connection = key.fileobj
         assert isinstance(connection, socket.socket)
         received = connection.recv(READ_BYTES)
         for kind, payload in key.data.feed(received):
-            if kind == records.STDOUT:
+            if kind == launcher_frames.STDOUT:
                 continue
             self._end(connection, f"{kind.decode()} {payload.decode(errors='replace')}".rstrip("\0"))
             return
@@ -112,11 +115,17 @@ def make_directories(tree: Path, directory: str, jobs: int) -> None:
 
 
 def _common(tree: Path) -> bytes:
-    said = [("v", records.VERSION.encode()), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
+    said = [
+        ("v", launcher_frames.VERSION.encode()),
+        ("how", b"preload"),
+        ("tool", b"ninja"),
+        ("exe", b"job"),
+        ("search", b"1"),
+    ]
     said += [("cwd", os.fsencode(tree)), ("umask", b"022"), ("stdin", b"null"), ("merge", b"1")]
     vantage = own_vantage(str(tree))
     said += [(name, getattr(vantage, name).encode()) for name in vantage.__slots__]
-    return records.pack_records(said)
+    return pack_fields(said)
 
 
 def main() -> None:

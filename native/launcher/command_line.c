@@ -3,7 +3,7 @@
  *
  * Not every word before the command is an option: any other --NAME=VALUE is a note for plugins. */
 #include "launcher.h"
-#include "../shared/records.h"
+#include "../shared/fields.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * end of its frame. The command can still be run on this machine as long as `is_spent` is false,
  * and if the master is lost, `is_once`. Output that was shown is compared with what it writes. */
 #include "launcher.h"
-#include "../shared/records.h"
+#include "../shared/fields.h"
 
 #include <endian.h>
 #include <poll.h>
@@ -27,7 +27,7 @@ struct conversation {
     bool broken;            /* because of a write error, which was printed */
     size_t start, end;      /* the unread part of the buffer */
     char buffer[BUFFER_BYTES];
-    char records[BUFFER_BYTES + 1];
+    char fields[BUFFER_BYTES + 1];
 };
 
 /* Return the little-endian number in four bytes. */
@@ -76,10 +76,10 @@ static void end_as_planned(struct conversation *talk, const char *reason)
     if (talk->is_asked)
         return;
     talk->is_asked = true;
-    switch (ask_plan(talk->records, BUFFER_BYTES, &length)) {
+    switch (ask_plan(talk->fields, BUFFER_BYTES, &length)) {
     case REDO_ENDED:
         talk->is_spent = true;
-        end_as(talk, talk->records, length);
+        end_as(talk, talk->fields, length);
     case REDO_FAILED:
         end_if_cancelled(talk);
         dprintf(STDERR_FILENO, "termite: %s while it wrote the results of: %s\n", reason, talk->command->argv[0]);
@@ -257,25 +257,25 @@ static void pass_on(struct conversation *talk, int fd, size_t length, bool is_th
 
 /* -- verdicts and exits -------------------------------------------------------------------------------------------- */
 
-/* Take the records of a frame, with a NUL behind them. They are valid until the next call. */
-static char *take_records(struct conversation *talk, size_t length)
+/* Take the fields of a frame, with a NUL behind them. They are valid until the next call. */
+static char *take_fields(struct conversation *talk, size_t length)
 {
     if (length > BUFFER_BYTES)
         reject_master(talk);
-    take_whole(talk, talk->records, length);
-    talk->records[length] = '\0';
-    return talk->records;
+    take_whole(talk, talk->fields, length);
+    talk->fields[length] = '\0';
+    return talk->fields;
 }
 
-/* Take the records of a frame `X`. `run` points into them. */
+/* Take the fields of a frame `X`. `run` points into them. */
 static void take_local_run(struct conversation *talk, size_t length, struct local_run *run)
 {
     static char *set[BUFFER_BYTES / 4 + 1];
-    char *cursor = take_records(talk, length), *end = cursor + length, *key, *value;
+    char *cursor = take_fields(talk, length), *end = cursor + length, *key, *value;
     size_t count = 0;
     bool malformed = false;
     *run = (struct local_run){.set = set};
-    while (record_next(&cursor, end, &key, &value, &malformed)) {
+    while (field_next(&cursor, end, &key, &value, &malformed)) {
         if (strcmp(key, "recurse") == 0)
             run->recurse = strcmp(value, "1") == 0;
         else if (strcmp(key, "env") == 0 && strchr(value, '=') && count < sizeof set / sizeof *set - 1)
@@ -295,7 +295,7 @@ static _Noreturn void execute_here(struct conversation *talk, size_t length)
     run_command(talk->command, &run, talk->shown);
 }
 
-/* Return the number of a record. Set *malformed if it is no number, or more than `most`. */
+/* Return the number of a field. Set *malformed if it is no number, or more than `most`. */
 static unsigned long long take_number(const char *value, unsigned long long most, bool *malformed)
 {
     unsigned long long number = 0;
@@ -304,7 +304,7 @@ static unsigned long long take_number(const char *value, unsigned long long most
     return number;
 }
 
-/* End as the command did, which the records of an exit at `cursor` say. */
+/* End as the command did, which the fields of an exit at `cursor` say. */
 static _Noreturn void end_as(struct conversation *talk, char *cursor, size_t length)
 {
     struct job_exit exit;
@@ -315,25 +315,25 @@ static _Noreturn void end_as(struct conversation *talk, char *cursor, size_t len
     end_like_job(&exit);
 }
 
-/* Take a frame `E`. The job has happened when all of it is here, even if the records are wrong. If
+/* Take a frame `E`. The job has happened when all of it is here, even if the fields are wrong. If
  * the master dies before that, the plan tells what the job has changed. */
 static _Noreturn void take_exit(struct conversation *talk, size_t length)
 {
     talk->is_spent = talk->is_spent || length > BUFFER_BYTES;
-    char *records = take_records(talk, length);
+    char *fields = take_fields(talk, length);
     talk->is_spent = true;
-    end_as(talk, records, length);
+    end_as(talk, fields, length);
 }
 
-/* Take the records of a frame `R`: a new request to read stdin, one that is withdrawn, or bytes to
+/* Take the fields of a frame `R`: a new request to read stdin, one that is withdrawn, or bytes to
  * drop. */
 static void take_read(struct conversation *talk, size_t length)
 {
-    char *cursor = take_records(talk, length), *end = cursor + length, *key, *value;
+    char *cursor = take_fields(talk, length), *end = cursor + length, *key, *value;
     bool malformed = false, asks = false;
     struct stdin_wish wish = {.offset = -1};
     unsigned long long taken = 0;
-    while (record_next(&cursor, end, &key, &value, &malformed)) {
+    while (field_next(&cursor, end, &key, &value, &malformed)) {
         if (strcmp(key, "taken") == 0)
             taken = take_number(value, ULLONG_MAX, &malformed);
         else if (strcmp(key, "offset") == 0)
@@ -375,7 +375,7 @@ static void take_frame(struct conversation *talk)
         break;
     case 'O': /* the command gets the network */
     case 'A': /* the master lives, which every byte of it tells */
-        take_records(talk, length);
+        take_fields(talk, length);
         talk->is_once = talk->is_once || header[4] == 'O';
         break;
     case 'X':

@@ -1,11 +1,11 @@
 /* Make the invocation: the frame that tells the master which command to run, and in which
  * surroundings.
  *
- * The records of the environment must stand behind all others, because the master splits the frame
+ * The fields of the environment must stand behind all others, because the master splits the frame
  * at the first of them. */
 #include "launcher.h"
 #include "../shared/ld_preload.h"
-#include "../shared/records.h"
+#include "../shared/fields.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -23,17 +23,17 @@ static void add_environment(struct buffer *invoke)
         if (strncmp(*entry, "TERMITE_PRELOAD=", 16) == 0 || strncmp(*entry, "TERMITE_LAUNCHER=", 17) == 0)
             continue;
         if (!library || strncmp(*entry, "LD_PRELOAD=", 11) != 0) {
-            record_add(invoke, "env", *entry);
+            field_add(invoke, "env", *entry);
             continue;
         }
         char users[strlen(*entry) + 1];
         memcpy(users, *entry, 11);
         if (ld_preload_without(users + 11, *entry + 11, library) > 0)
-            record_add(invoke, "env", users);
+            field_add(invoke, "env", users);
     }
 }
 
-/* Add all records of the frame, as docs/develop/protocol.md lists them. */
+/* Add all fields of the frame, as docs/develop/protocol.md lists them. */
 static void add_invocation(struct buffer *invoke, const struct command *command, const char *cwd,
                            const char *token)
 {
@@ -42,24 +42,24 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     char octal[16];
     snprintf(octal, sizeof octal, "%03o", (unsigned)mask);
 
-    record_add(invoke, "v", "6");
-    record_add(invoke, "token", token);
-    record_add(invoke, "how", command->how);
-    record_add(invoke, "tool", command->tool);
-    record_add(invoke, "exe", command->exe);
-    record_add(invoke, "search", command->search ? "1" : "0");
-    record_add(invoke, "cwd", cwd);
+    field_add(invoke, "v", "6");
+    field_add(invoke, "token", token);
+    field_add(invoke, "how", command->how);
+    field_add(invoke, "tool", command->tool);
+    field_add(invoke, "exe", command->exe);
+    field_add(invoke, "search", command->search ? "1" : "0");
+    field_add(invoke, "cwd", cwd);
     vantage_describe(invoke);
-    record_add(invoke, "umask", octal);
+    field_add(invoke, "umask", octal);
     stdin_describe(invoke);
     output_describe(invoke, command);
-    record_add_number(invoke, "pid", getpid());
+    field_add_number(invoke, "pid", getpid());
     inheritance_describe(invoke, command);
     for (char **word = command->notes; word && word < command->argv; word++)
         if (is_note(*word))
-            record_add(invoke, "note", *word + 2);
+            field_add(invoke, "note", *word + 2);
     for (char **word = command->argv; *word; word++)
-        record_add(invoke, "arg", *word);
+        field_add(invoke, "arg", *word);
     add_environment(invoke);
 }
 

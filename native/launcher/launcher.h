@@ -119,7 +119,7 @@ struct stdin_wish {
     bool peek;    /* leave the bytes in the stream if that is possible */
 };
 
-/* Add the records that describe standard input. */
+/* Add the fields that describe standard input. */
 void stdin_describe(struct buffer *invoke);
 /* Read up to wish->size bytes. Return their number, 0 at the end of file, or -1 with errno. Set
  * *is_taken if the bytes came out of a stream that other processes may share, so that nobody else
@@ -148,7 +148,7 @@ size_t write_window(char text[WINDOW_BYTES]);
 /* Return whether the window has another size than write_window has written. This is safe in a
  * signal handler, too. */
 bool is_window_new(void);
-/* Add the record of the window if there is a terminal. */
+/* Add the field of the window if there is a terminal. */
 void terminal_describe(struct buffer *invoke);
 
 /* -- output.c (streams/) ------------------------------------------------------------------------------------------- */
@@ -163,7 +163,7 @@ struct shown {
 void shown_add(struct shown *shown, const char *bytes, size_t length);
 /* Return whether two descriptors are open on the same file. */
 bool is_one_file(int one, int other);
-/* Add the records that describe stdout and stderr, and whether stdin is a terminal. */
+/* Add the fields that describe stdout and stderr, and whether stdin is a terminal. */
 void output_describe(struct buffer *invoke, const struct command *command);
 /* Write all bytes, even if the descriptor is non-blocking. Return false, with errno, if that is
  * impossible. */
@@ -178,13 +178,13 @@ _Noreturn void run_command(const struct command *command, const struct local_run
 
 /* -- vantage.c (surroundings/) ------------------------------------------------------------------------------------- */
 
-/* Add the records that describe from where this process sees files, users and the machine. If one
+/* Add the fields that describe from where this process sees files, users and the machine. If one
  * cannot be determined, its value is empty. */
 void vantage_describe(struct buffer *invoke);
 
 /* -- inheritance.c (surroundings/) --------------------------------------------------------------------------------- */
 
-/* Add the records of what the command inherits from this process: limits, niceness, ignored
+/* Add the fields of what the command inherits from this process: limits, niceness, ignored
  * signals, and a descriptor that it names. */
 void inheritance_describe(struct buffer *invoke, const struct command *command);
 
@@ -235,9 +235,9 @@ enum redo_answer {
 /* Make the name of this job, for the master at `socket_path`. Return it in hex. */
 const char *redo_token(const char *socket_path);
 /* Wait until the plan of the job is finished. Call this at most once. For REDO_ENDED, set
- * `records` to those of the exit, and `*length` to their length. For REDO_FAILED, the reason was
+ * `fields` to those of the exit, and `*length` to their length. For REDO_FAILED, the reason was
  * printed if it is known. */
-enum redo_answer ask_plan(char *records, size_t size, size_t *length);
+enum redo_answer ask_plan(char *fields, size_t size, size_t *length);
 
 /* -- job_exit.c ---------------------------------------------------------------------------------------------------- */
 
@@ -247,8 +247,8 @@ struct job_exit {
     unsigned long long stdin_taken; /* bytes of a stream that were shown before */
 };
 
-/* Parse the records of an exit. Return false if they are not those of one. */
-bool parse_exit(char *records, size_t length, struct job_exit *exit);
+/* Parse the fields of an exit. Return false if they are not those of one. */
+bool parse_exit(char *fields, size_t length, struct job_exit *exit);
 /* End as the job did. A process that shares our stdin reads on from where the job has stopped. */
 _Noreturn void end_like_job(const struct job_exit *exit);
 

@@ -6,7 +6,7 @@
  * With TERMITE=off it becomes the command at once.
  * docs/develop/protocol.md describes the protocol under "Launcher". */
 #include "launcher.h"
-#include "../shared/records.h"
+#include "../shared/fields.h"
 
 #include <errno.h>
 #include <fcntl.h>

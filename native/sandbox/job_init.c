@@ -244,17 +244,17 @@ static long long microseconds(struct timeval time)
     return time.tv_sec * 1000000LL + time.tv_usec;
 }
 
-/* Add the records of a command that has ended. */
+/* Add the fields of a command that has ended. */
 static void add_end(struct buffer *said, int status, long long started_ns, long long ended_ns)
 {
     struct rusage usage;
     getrusage(RUSAGE_CHILDREN, &usage);
-    record_add_number(said, "started_ns", started_ns);
-    record_add_number(said, "ended_ns", ended_ns);
-    record_add_number(said, "user_us", microseconds(usage.ru_utime));
-    record_add_number(said, "system_us", microseconds(usage.ru_stime));
-    record_add_number(said, "maxrss_kb", usage.ru_maxrss);
-    record_add_number(said, "status", status);
+    field_add_number(said, "started_ns", started_ns);
+    field_add_number(said, "ended_ns", ended_ns);
+    field_add_number(said, "user_us", microseconds(usage.ru_utime));
+    field_add_number(said, "system_us", microseconds(usage.ru_stime));
+    field_add_number(said, "maxrss_kb", usage.ru_maxrss);
+    field_add_number(said, "status", status);
 }
 
 /* All that the command's process gets. */
@@ -308,26 +308,26 @@ static _Noreturn void say_end(const struct job *job, const struct ends *ends, in
     if (said.length == 0 && !stopped) {
         add_end(&said, status, started_ns, ended_ns);
         if (is_full)
-            record_add(&said, "full", "1");
+            field_add(&said, "full", "1");
         if (made)
-            record_add_number(&said, "made", (long long)made);
+            field_add_number(&said, "made", (long long)made);
         if (may_compare)
-            record_add(&said, "linked", "1");
+            field_add(&said, "linked", "1");
         if (are_left)
-            record_add(&said, "left", "1");
+            field_add(&said, "left", "1");
         unsigned long long written = written_bytes();
         if (written >= MUCH_BYTES)
-            record_add_number(&said, "written", (long long)written);
+            field_add_number(&said, "written", (long long)written);
     }
     if (ends->input >= 0)
-        record_add_number(&said, "stdin_offset", lseek(ends->input, 0, SEEK_CUR));
+        field_add_number(&said, "stdin_offset", lseek(ends->input, 0, SEEK_CUR));
     if (said.length == 0)
-        record_add(&said, "stopped", "1");
+        field_add(&said, "stopped", "1");
     end_tracer(ends->trace, &said);
     if (sent_home)
-        record_add(&said, "here", sent_home_by(sent_home));
+        field_add(&said, "here", sent_home_by(sent_home));
     if (!are_files_at_rest())
-        record_add(&said, "busy", "1");
+        field_add(&said, "busy", "1");
     _exit(!said.failed && write_whole(ends->channel, said.bytes, said.length) ? 0 : EXIT_FAILED);
 }
 

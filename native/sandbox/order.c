@@ -1,7 +1,7 @@
-/* Receive an order, the message with a job, and check each of its records.
+/* Receive an order, the message with a job, and check each of its fields.
  *
  * Nothing of an order is trusted. Each value may come from the submitter's machine, so an unknown,
- * missing or repeated record refuses the whole job. docs/develop/protocol.md lists the records. */
+ * missing or repeated field refuses the whole job. docs/develop/protocol.md lists the fields. */
 #include "sandbox.h"
 
 #include <limits.h>
@@ -23,7 +23,7 @@ static void take_fds(struct msghdr *message, struct order *order)
         }
 }
 
-/* Wait for the message and take its records and descriptors. */
+/* Wait for the message and take its fields and descriptors. */
 static void receive_message(int channel, struct order *order)
 {
     char *room = buffer_reserve(&order->config, ORDER_BYTES);
@@ -51,7 +51,7 @@ static void receive_message(int channel, struct order *order)
     order->config.length = (size_t)length;
 }
 
-/* Read the records from the third descriptor, if they are too large for the message. */
+/* Read the fields from the third descriptor, if they are too large for the message. */
 static void read_large(struct order *order)
 {
     if (order->config.length != sizeof FOLLOWS || memcmp(order->config.bytes, FOLLOWS, sizeof FOLLOWS) != 0)
@@ -104,7 +104,7 @@ enum field {
     FIELDS
 };
 
-/* Each record but `arg` and `env` has a line here. `base` is 0 for a text, else that of a number.
+/* Each field but `arg` and `env` has a line here. `base` is 0 for a text, else that of a number.
  * `most` is the largest number allowed. */
 static const struct {
     const char *key;
@@ -139,30 +139,30 @@ static const struct {
     [TRACE] = {"trace", 10, FOR_COMPILERS},
 };
 
-/* Report that the record `key` is invalid, and end this process. */
-static _Noreturn void refuse_record(const char *key, const char *why)
+/* Report that the field `key` is invalid, and end this process. */
+static _Noreturn void refuse_field(const char *key, const char *why)
 {
     char text[128];
-    snprintf(text, sizeof text, "the configuration's record '%.40s' %s", key, why);
+    snprintf(text, sizeof text, "the configuration's field '%.40s' %s", key, why);
     fail(text);
 }
 
-/* Note the value of a record. Refuse a second one of the same key: somebody may have put it into
- * the value of another record. */
+/* Note the value of a field. Refuse a second one of the same key: somebody may have put it into
+ * the value of another field. */
 static void note_field(char **given, const char *key, char *value)
 {
     for (size_t i = 0; i < FIELDS; i++) {
         if (strcmp(key, KEYS[i].key) != 0)
             continue;
         if (given[i])
-            refuse_record(key, "comes twice");
+            refuse_field(key, "comes twice");
         given[i] = value;
         return;
     }
-    refuse_record(key, "is unknown");
+    refuse_field(key, "is unknown");
 }
 
-/* Return the number in a record, or `usual` if the record is absent. */
+/* Return the number in a field, or `usual` if the field is absent. */
 static unsigned long long number(char *const *given, enum field field, unsigned long long usual)
 {
     const char *text = given[field];
@@ -170,7 +170,7 @@ static unsigned long long number(char *const *given, enum field field, unsigned 
         return usual;
     unsigned long long value;
     if (!parse_number(text, KEYS[field].base, KEYS[field].most, &value))
-        refuse_record(KEYS[field].key, "is a bad number");
+        refuse_field(KEYS[field].key, "is a bad number");
     return value;
 }
 
@@ -232,7 +232,7 @@ static void ignore_limit(int resource, unsigned long long soft, unsigned long lo
     (void)resource, (void)soft, (void)hard;
 }
 
-/* Refuse records that are missing, or that do not fit together. */
+/* Refuse fields that are missing, or that do not fit together. */
 static void check_fields(char *const *given)
 {
     for (int i = 0; i <= LAST_NEEDED; i++)
@@ -240,18 +240,18 @@ static void check_fields(char *const *given)
             fail("the configuration is incomplete");
     for (int i = 0; i < FIELDS; i++)
         if ((i == MOUNT || i == SCRATCH || i == CWD) && given[i][0] != '/')
-            refuse_record(KEYS[i].key, "is not an absolute path");
+            refuse_field(KEYS[i].key, "is not an absolute path");
     if (!are_layers(given[LOWER]))
-        refuse_record(KEYS[LOWER].key, "is no list of layers");
+        refuse_field(KEYS[LOWER].key, "is no list of layers");
     if (given[LIMIT_LIST] && !for_each_limit(given[LIMIT_LIST], ignore_limit))
-        refuse_record(KEYS[LIMIT_LIST].key, "is no list of limits");
+        refuse_field(KEYS[LIMIT_LIST].key, "is no list of limits");
     if (given[STDIN_OFFSET] && !given[STDIN])
-        refuse_record(KEYS[STDIN_OFFSET].key, "has no stdin");
+        refuse_field(KEYS[STDIN_OFFSET].key, "has no stdin");
 }
 
-/* Return the number of records. Each word of argv and env is a record, so an array of this length
+/* Return the number of fields. Each word of argv and env is a field, so an array of this length
  * is enough for either. */
-static size_t count_records(const struct buffer *config)
+static size_t count_fields(const struct buffer *config)
 {
     size_t count = 0;
     for (size_t i = 0; i < config->length; i++)
@@ -259,7 +259,7 @@ static size_t count_records(const struct buffer *config)
     return count;
 }
 
-/* Fill the job with the checked records. */
+/* Fill the job with the checked fields. */
 static void fill(struct job *job, char *const *given)
 {
     job->mount = given[MOUNT];
@@ -290,14 +290,14 @@ static void fill(struct job *job, char *const *given)
 
 struct job parse_job(const struct buffer *config)
 {
-    size_t most = count_records(config) + 1, words = 0, entries = 0;
+    size_t most = count_fields(config) + 1, words = 0, entries = 0;
     char *given[FIELDS] = {0};
     struct job job = {.argv = calloc(most, sizeof *job.argv), .env = calloc(most, sizeof *job.env)};
     if (!job.argv || !job.env)
         fail_errno("cannot read the configuration", "");
     char *cursor = config->bytes, *end = config->bytes + config->length, *key, *value;
     bool malformed = false;
-    while (record_next(&cursor, end, &key, &value, &malformed)) {
+    while (field_next(&cursor, end, &key, &value, &malformed)) {
         if (strcmp(key, "arg") == 0)
             job.argv[words++] = value;
         else if (strcmp(key, "env") == 0)

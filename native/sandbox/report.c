@@ -14,7 +14,7 @@ int report_fd = -1;
 _Noreturn void end_with(const char *key, const char *text)
 {
     struct buffer buffer = {0};
-    record_add(&buffer, key, text);
+    field_add(&buffer, key, text);
     if (!buffer.failed)
         (void)write_whole(report_fd, buffer.bytes, buffer.length);
     _exit(EXIT_FAILED);

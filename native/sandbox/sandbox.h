@@ -5,7 +5,7 @@
 #ifndef TERMITE_SANDBOX_H
 #define TERMITE_SANDBOX_H
 
-#include "../shared/records.h"
+#include "../shared/fields.h"
 
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -21,9 +21,9 @@ enum { EXIT_FAILED = 100 };
  * -1: none yet. */
 extern int report_fd;
 
-/* Write the record `key`=`text` to the report, and end this process with EXIT_FAILED. */
+/* Write the field `key`=`text` to the report, and end this process with EXIT_FAILED. */
 _Noreturn void end_with(const char *key, const char *text);
-/* Report the record error=`text`, and end this process. */
+/* Report the field error=`text`, and end this process. */
 _Noreturn void fail(const char *text);
 /* Report an error from `what`, `subject` ("": none) and the text of errno, and end this process. */
 _Noreturn void fail_errno(const char *what, const char *subject);
@@ -34,12 +34,12 @@ enum { ORDER_FDS = 5 };
 
 /* An order is the message with a job, as it arrived. */
 struct order {
-    struct buffer config; /* the records */
+    struct buffer config; /* the fields */
     int fds[ORDER_FDS];   /* stdout, stderr, stdin if the job was given one, the file of a trace */
     size_t fd_count;
 };
 
-/* A job, from the records of an order. Absent texts are NULL. */
+/* A job, from the fields of an order. Absent texts are NULL. */
 struct job {
     char *mount, *lower, *scratch, *standard_input, *hostname, *cwd, *exe;
     char **argv, **env;
@@ -66,7 +66,7 @@ enum trace_mode { UNTRACED, EXACT, FOR_COMPILERS };
 /* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the
  * socket instead. */
 void receive_order(int channel, struct order *order);
-/* Return the job of the records `config`. End this process with a report if one of them is invalid.
+/* Return the job of the fields `config`. End this process with a report if one of them is invalid.
  * The job points into `config`, which is changed and must stay. */
 struct job parse_job(const struct buffer *config);
 
@@ -250,7 +250,7 @@ void start_tracer(const struct ids *own, void (*end_job)(int signal));
  * return. Return its pid, or -1 with errno. */
 pid_t fork_command(void (*child)(const void *argument), const void *argument);
 /* End the trace, if there is one, when all of the job is dead. Write the paths to `file`, and
- * add the records calls=, lost= and gaps= to the report. */
+ * add the fields calls=, lost= and gaps= to the report. */
 void end_tracer(int file, struct buffer *said);
 /* Return NULL if jobs can be traced, or a text of what is missing. Call this where SIGCHLD is not
  * ignored. */

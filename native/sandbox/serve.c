@@ -26,7 +26,7 @@
 enum { REQUEST_BYTES = 64 };
 enum { PROBE = 1 /* asks for nothing: the mirror sees in the socket's queue whether it is read */ };
 
-/* Send the records and two descriptors; `fds` is NULL if there are none. Return false if that
+/* Send the fields and two descriptors; `fds` is NULL if there are none. Return false if that
  * fails. */
 static bool announce(int socket, const struct buffer *said, const int *fds)
 {
@@ -50,13 +50,13 @@ static bool announce(int socket, const struct buffer *said, const int *fds)
     return sent >= 0;
 }
 
-/* Send the record error=, from `what` and the text of errno. Return false if that fails. */
+/* Send the field error=, from `what` and the text of errno. Return false if that fails. */
 static bool announce_failure(int socket, const char *what)
 {
     char text[256];
     struct buffer said = {0};
     snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
-    record_add(&said, "error", text);
+    field_add(&said, "error", text);
     bool announced = !said.failed && announce(socket, &said, NULL);
     free(said.bytes);
     return announced;
@@ -112,11 +112,11 @@ static bool make_sandbox(const struct making *making)
         listened = announce_failure(socket, "cannot make namespaces");
     } else {
         struct buffer said = {0};
-        record_add_number(&said, "pid", pid);
+        field_add_number(&said, "pid", pid);
         if (*making->denial.unfiltered)
-            record_add(&said, "unfiltered", making->denial.unfiltered);
+            field_add(&said, "unfiltered", making->denial.unfiltered);
         if (*making->denial.unwatched)
-            record_add(&said, "unwatched", making->denial.unwatched);
+            field_add(&said, "unwatched", making->denial.unwatched);
         listened = !said.failed && announce(socket, &said, (int[]){ends[0], pidfd});
         free(said.bytes);
         close(pidfd);

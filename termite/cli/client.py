@@ -23,7 +23,7 @@ from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.paths import MASTER_SOCKET
 from termite.engine.socket_peers import peer_ids
 from termite.engine.status.control_requests import ControlAnswer, ControlRequest
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 
 READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
@@ -71,7 +71,7 @@ class StartReport:
 def parse_start_report(packed: bytes) -> StartReport:
     """Return a report. One that was cut off, or is "", is that of a master that has ended."""
     try:
-        found = records.parse_object(packed)
+        found = launcher_frames.parse_object(packed)
     except RemoteProtocolError:
         return StartReport("the master ended while it was starting")
     return StartReport(str(found.get("error", "")), str(found.get("hint", "")))
@@ -92,7 +92,7 @@ class Client:
         self.path = path
         self.tree = path.parent
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._frames = records.FrameBuffer()
+        self._frames = launcher_frames.FrameBuffer()
         directory = -1
         try:
             # The kernel lets a process wait without end for a master that does not accept.
@@ -122,7 +122,7 @@ class Client:
         request.cwd, request.vantage = request.cwd or _current_directory(), own_vantage()
         self._socket.settimeout(patience_s)  # not before: connecting must wait while the backlog is full
         try:
-            self._socket.sendall(records.frame(records.CONTROL, request.pack()), socket.MSG_NOSIGNAL)
+            self._socket.sendall(launcher_frames.frame(launcher_frames.CONTROL, request.pack()), socket.MSG_NOSIGNAL)
             reply = self._receive()
         except TimeoutError as error:
             pid, _ = self._peer()
@@ -164,9 +164,9 @@ class Client:
             if not received:
                 raise NoMaster("the master is gone")
             for kind, payload in self._frames.feed(received):
-                if kind != records.ANSWER:
+                if kind != launcher_frames.ANSWER:
                     raise RemoteProtocolError(f"a master answered {kind!r}")
-                return records.parse_object(payload)
+                return launcher_frames.parse_object(payload)
 
 
 def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | None:

@@ -1,6 +1,6 @@
 """Run termite-redo, which the launcher starts when its master has gone without an exit.
 
-It finishes the plan of that launcher's job, and prints the records of the exit to stdout. It prints
+It finishes the plan of that launcher's job, and prints the fields of the exit to stdout. It prints
 `absent=1` if there is no plan, so that the launcher may run the command itself.
 """
 
@@ -13,7 +13,7 @@ from termite.cli.flags import VERSION
 from termite.engine.errors import ExitCode, TermiteError
 from termite.engine.paths import allow_deep_paths
 from termite.engine.tree.publishing.redo import finish_job
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.fields import pack_numbers
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _USAGE = "usage: termite-redo DIRECTORY TOKEN (the launcher starts it)"
@@ -44,11 +44,11 @@ def main() -> int:
         _say(f"the plan of the command cannot be read: {error}")
         return ExitCode.LOST
     if end is None:
-        answer = records.pack_numbers(absent=1)
+        answer = pack_numbers(absent=1)
     elif end.signal:
-        answer = end.stdin + records.pack_numbers(signal=end.signal)
+        answer = end.stdin + pack_numbers(signal=end.signal)
     else:
-        answer = end.stdin + records.pack_numbers(code=end.code)
+        answer = end.stdin + pack_numbers(code=end.code)
     os.write(1, answer)
     return 0
 

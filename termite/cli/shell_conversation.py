@@ -18,7 +18,8 @@ from types import FrameType, TracebackType
 from termite.cli.client import START_ONE, NoMaster
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.loop.readiness import wait_until_readable, wait_until_writable
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_fields, pack_numbers, parse_fields
 
 READ_BYTES = 64 * 1024
 SIGNAL_CODE = 128  # plus the number of the signal, as shells say it
@@ -113,7 +114,7 @@ class Conversation:
     def __init__(self, connection: socket.socket, screen: Screen) -> None:
         self._connection = connection
         self._screen = screen
-        self._frames = records.FrameBuffer()
+        self._frames = launcher_frames.FrameBuffer()
         self._wanted_bytes = 0  # of keys, which the master has asked for
 
     def run(self) -> int:
@@ -128,7 +129,7 @@ class Conversation:
             self._send_window()
             if master in ready:
                 for kind, payload in self._frames.feed(self._receive()):
-                    if kind == records.EXIT:
+                    if kind == launcher_frames.EXIT:
                         return _exit_code(payload)
                     self._take(kind, payload)
             if 0 in ready and self._wanted_bytes:
@@ -136,15 +137,15 @@ class Conversation:
 
     def _take(self, kind: bytes, payload: bytes) -> None:
         match kind:
-            case records.STDOUT:
+            case launcher_frames.STDOUT:
                 self._screen.write(1, payload)
-            case records.STDERR:
+            case launcher_frames.STDERR:
                 self._screen.write(2, payload)
-            case records.NOTICE:
+            case launcher_frames.NOTICE:
                 self._screen.notify(payload)
-            case records.READ:
-                self._take_read(dict(records.parse_records(payload)))
-            case records.ONCE | records.ALIVE:
+            case launcher_frames.READ:
+                self._take_read(dict(parse_fields(payload)))
+            case launcher_frames.ONCE | launcher_frames.ALIVE:
                 pass
             case _:
                 raise RemoteProtocolError(f"a master sent {kind!r} to a shell")
@@ -152,7 +153,7 @@ class Conversation:
     def _take_read(self, asked: dict[str, bytes]) -> None:
         size = int(asked.get("size", b"0"))
         if not size and self._wanted_bytes:  # each request has one answer
-            self._send(records.UNREADABLE, records.pack_numbers(errno=errno.ECANCELED))
+            self._send(launcher_frames.UNREADABLE, pack_numbers(errno=errno.ECANCELED))
         if size:
             self._screen.take_over()
         self._wanted_bytes = size
@@ -166,13 +167,13 @@ class Conversation:
         # Only now: a signal that came before these keys may have found this program in `poll` and
         # in `read`, whose results do not show it.
         self._send_window()
-        self._send(records.STDIN, keys)
+        self._send(launcher_frames.STDIN, keys)
         if not keys:
             raise UserError("the terminal has gone, so the shell ends")
 
     def _send_window(self) -> None:
         if self._screen.has_new_window():
-            self._send(records.WINDOW, records.pack_records([("window", window())]))
+            self._send(launcher_frames.WINDOW, pack_fields([("window", window())]))
 
     def _receive(self) -> bytes:
         try:
@@ -185,11 +186,11 @@ class Conversation:
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         with contextlib.suppress(OSError):  # the next read says that the master is gone
-            self._connection.sendall(records.frame(kind, payload))
+            self._connection.sendall(launcher_frames.frame(kind, payload))
 
 
 def _exit_code(payload: bytes) -> int:
-    fields = dict(records.parse_records(payload))
+    fields = dict(parse_fields(payload))
     if number := int(fields.get("signal", b"0")):
         return SIGNAL_CODE + number
     return int(fields.get("code", b"0"))

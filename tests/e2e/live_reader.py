@@ -16,7 +16,7 @@ from termite.engine.history.live_stream import open_live_stream
 from termite.engine.history.logic.job_record import JobRecord, as_object
 from termite.engine.history.logic.live_events import BuildEnded, JobHome, JobSent, Snapshot
 from termite.engine.history.logic.live_state import LiveState
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 
 
 async def read(path: Path, builds: int) -> None:
@@ -49,5 +49,5 @@ async def read(path: Path, builds: int) -> None:
 if __name__ == "__main__":
     with socket.socket(socket.AF_UNIX) as stopped:
         stopped.connect(sys.argv[1])
-        stopped.sendall(records.frame(records.CONTROL, b'{"command": "watch"}'))
+        stopped.sendall(launcher_frames.frame(launcher_frames.CONTROL, b'{"command": "watch"}'))
         trio.run(read, Path(sys.argv[1]), int(sys.argv[2]))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 from tests.e2e.cluster import ancestors, embedded, new_tree, processes_running
 from tests.e2e.conftest import USERS, MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
@@ -93,7 +93,7 @@ def old_master(tree: Path) -> Iterator[None]:
         connection, _ = listener.accept()
         with connection:
             connection.recv(64 * 1024)
-            connection.sendall(records.frame(records.ANSWER, b'{"jobs": {}}'))
+            connection.sendall(launcher_frames.frame(launcher_frames.ANSWER, b'{"jobs": {}}'))
             connection.recv(1)
 
     thread = threading.Thread(target=serve, daemon=True)

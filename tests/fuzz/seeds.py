@@ -7,8 +7,9 @@ writes those that do not exist to `tests/fuzz/corpus/TARGET`. Inputs that were f
 
 from pathlib import Path
 
-from termite.engine.wire.protocol import records
-from termite.engine.wire.protocol.records import frame, pack_numbers, pack_records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_fields, pack_numbers
+from termite.engine.wire.protocol.launcher_frames import frame
 from termite.fuse.sandbox.sandbox_order import SandboxSpec, pack_order
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -38,7 +39,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
     order = pack_order(SPEC, Path("/scratch/jobs/7"))
     at_terminal = order + pack_numbers(terminals=15, rows=24, columns=80, width=0, height=65535)
     return {
-        "records": {"order": order, "exit": pack_numbers(code=0), "cut": order[:-1], "empty": b"=\0"},
+        "fields": {"order": order, "exit": pack_numbers(code=0), "cut": order[:-1], "empty": b"=\0"},
         "order": {
             "usual": order,
             "terminals": at_terminal,
@@ -82,12 +83,18 @@ def seeds() -> dict[str, dict[str, bytes]]:
 
 def conversations() -> dict[str, bytes]:
     """Return seeds of what a master sends, each with the two bytes that the target reads first."""
-    shown = frame(records.STDOUT, b"out\n") + frame(records.STDERR, b"err\n") + frame(records.NOTICE, b"termite: x\n")
-    ended = frame(records.EXIT, pack_numbers(stdin_offset=5, code=3))
-    killed = frame(records.EXIT, pack_numbers(stdin_taken=2, signal=9))
-    asked = frame(records.READ, pack_numbers(taken=0, size=100, peek=1)) + frame(records.READ, pack_numbers(size=0))
-    at = frame(records.READ, pack_numbers(size=10, offset=3)) + frame(records.ALIVE)
-    runs = frame(records.EXEC, pack_records([("recurse", b"1"), ("env", b"A=b"), ("env", b"C=")]))
+    shown = (
+        frame(launcher_frames.STDOUT, b"out\n")
+        + frame(launcher_frames.STDERR, b"err\n")
+        + frame(launcher_frames.NOTICE, b"termite: x\n")
+    )
+    ended = frame(launcher_frames.EXIT, pack_numbers(stdin_offset=5, code=3))
+    killed = frame(launcher_frames.EXIT, pack_numbers(stdin_taken=2, signal=9))
+    asked = frame(launcher_frames.READ, pack_numbers(taken=0, size=100, peek=1)) + frame(
+        launcher_frames.READ, pack_numbers(size=0)
+    )
+    at = frame(launcher_frames.READ, pack_numbers(size=10, offset=3)) + frame(launcher_frames.ALIVE)
+    runs = frame(launcher_frames.EXEC, pack_fields([("recurse", b"1"), ("env", b"A=b"), ("env", b"C=")]))
     lines = b"\n\n".join([b"1out", b"Rtaken=3\0size=9\0", b"2err", b"A", b"Ecode=7\0"])
     return {
         "output": bytes([PLAIN, ALL_AT_ONCE]) + shown + ended,

@@ -16,29 +16,29 @@ def frame(kind: str, payload: bytes = b"") -> bytes:
     return struct.pack("<I", len(payload)) + kind.encode() + payload
 
 
-def records(*pairs: tuple[str, str]) -> bytes:
+def fields(*pairs: tuple[str, str]) -> bytes:
     return b"".join(f"{key}={value}".encode() + b"\0" for key, value in pairs)
 
 
 def exit_code(code: int) -> bytes:
-    return frame("E", records(("code", str(code))))
+    return frame("E", fields(("code", str(code))))
 
 
 def exit_signal(signal: int) -> bytes:
-    return frame("E", records(("signal", str(signal))))
+    return frame("E", fields(("signal", str(signal))))
 
 
-def parse_records(payload: bytes) -> list[tuple[str, bytes]]:
+def parse_fields(payload: bytes) -> list[tuple[str, bytes]]:
     assert payload == b"" or payload.endswith(b"\0")
-    pairs = [record.split(b"=", 1) for record in payload.split(b"\0")[:-1]]
+    pairs = [field.split(b"=", 1) for field in payload.split(b"\0")[:-1]]
     return [(key.decode(), value) for key, value in pairs]
 
 
 class Invocation:
-    """The records of an `I` frame."""
+    """The fields of an `I` frame."""
 
     def __init__(self, payload: bytes) -> None:
-        self.pairs = parse_records(payload)
+        self.pairs = parse_fields(payload)
 
     def all(self, key: str) -> list[bytes]:
         return [value for name, value in self.pairs if name == key]

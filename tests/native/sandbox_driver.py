@@ -44,12 +44,12 @@ def upper_entries(upper: Path) -> dict[str, str]:
 
 
 def order_of(config: list[list[str]], memory: bool) -> tuple[bytes, list[int]]:
-    """Return the message of a job, and the file that holds the records if they are too many."""
-    records = b"".join(f"{key}={value}".encode("latin-1") + b"\0" for key, value in config)
-    if not memory and len(records) <= ORDER_BYTES:
-        return records, []
+    """Return the message of a job, and the file that holds the fields if they are too many."""
+    fields = b"".join(f"{key}={value}".encode("latin-1") + b"\0" for key, value in config)
+    if not memory and len(fields) <= ORDER_BYTES:
+        return fields, []
     fd = os.memfd_create("config")
-    os.write(fd, records)
+    os.write(fd, fields)
     os.lseek(fd, 0, os.SEEK_SET)
     return b"large=1\0", [fd]
 
@@ -167,7 +167,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     has_terminal = any(key == "terminals" and value != "0" for key, value in order["config"])
     leaders = take_terminals(channel, order["typed"]) if has_terminal else []
     output, errors = read_whole(out, err)
-    records = channel.recv(65536)
+    fields = channel.recv(65536)
     terminals = [read_rest(leader) for leader in leaders]
     left = upper_entries(scratch / "upper")  # the job is at rest as soon as its end is reported
     wait_until_dead(pidfd)
@@ -177,7 +177,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
         "out": output.decode("latin-1"),
         "err": errors.decode("latin-1"),
         "terminals": terminals,
-        "records": records.decode("latin-1"),
+        "fields": fields.decode("latin-1"),
         "upper": left,
         "trace": read_trace(trace[0]) if trace else [],
         "announced": said.decode("latin-1"),

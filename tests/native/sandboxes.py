@@ -48,12 +48,12 @@ def copy_libraries(program: str, root: Path) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """The output, the records and the files of a job that has ended."""
+    """The output, the fields and the files of a job that has ended."""
 
     code: int
     out: str
     err: str
-    records: dict[str, str]
+    fields: dict[str, str]
     upper: dict[str, str]
     network: str
     announced: str
@@ -63,7 +63,7 @@ class Job:
     @property
     def status(self) -> int:
         """Return the exit code, or minus the number of the signal that ended the job."""
-        return os.waitstatus_to_exitcode(int(self.records["status"]))
+        return os.waitstatus_to_exitcode(int(self.fields["status"]))
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Sandboxes:
         traced: str = "",
         extra: int = 0,
     ) -> Job:
-        """Run a job as uid 1000 in the small root. `config` has records to add or change.
+        """Run a job as uid 1000 in the small root. `config` has fields to add or change.
 
         If `memory` is set, the configuration goes through a file, as a large one does. If `lone` is
         set, the process that made the sandbox is dead. `own` are the ids of `serve --own=`. `typed`
@@ -156,8 +156,8 @@ class Sandboxes:
         )
         assert driver.returncode == 0, driver.stderr
         result = json.loads(driver.stdout)
-        pairs = [record.split("=", 1) for record in result.pop("records").split("\0") if record]
-        return Job(records=dict(pairs), **result)
+        pairs = [field.split("=", 1) for field in result.pop("fields").split("\0") if field]
+        return Job(fields=dict(pairs), **result)
 
 
 @contextmanager

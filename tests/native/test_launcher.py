@@ -1,4 +1,4 @@
-"""The launcher and its master: which records it sends, what it passes on, and how it ends."""
+"""The launcher and its master: which fields it sends, what it passes on, and how it ends."""
 
 import errno
 import fcntl
@@ -19,13 +19,13 @@ from tests.native.fake_master import (
     FakeMaster,
     exit_code,
     exit_signal,
+    fields,
     finish,
     frame,
-    records,
     started,
 )
 
-# -- its records ----------------------------------------------------------------------------------------------------
+# -- its fields ----------------------------------------------------------------------------------------------------
 
 
 def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: FakeMaster) -> None:
@@ -94,7 +94,7 @@ def test_makes_below_a_local_command_are_wrapped_only_where_it_says_so(
     (tree / "termite-shell").symlink_to(launcher)
     env = {"TERMITE_SHELL": "/bin/sh", "MAKE_SHELL": "x"}
     with started([tree / "termite-shell", "-c", "env | grep SHELL=; :"], tree, env=env) as process:
-        master.accept().say(frame("X", records(("recurse", recurse))))
+        master.accept().say(frame("X", fields(("recurse", recurse))))
         assert finish(process) == (0, kept, b"")
 
 
@@ -367,12 +367,12 @@ def test_it_dies_of_the_commands_signal_and_dumps_no_core(
 
 
 def wish(**numbers: int) -> bytes:
-    return frame("R", records(*((key, str(number)) for key, number in numbers.items())))
+    return frame("R", fields(*((key, str(number)) for key, number in numbers.items())))
 
 
 def leaving(**numbers: int) -> bytes:
     """Return an exit frame with the position at which the job has left its stdin."""
-    return frame("E", records(*((key, str(number)) for key, number in numbers.items()), ("code", "0")))
+    return frame("E", fields(*((key, str(number)) for key, number in numbers.items()), ("code", "0")))
 
 
 def test_stdin_is_read_only_when_asked_and_only_as_much(launcher: Path, tree: Path, master: FakeMaster) -> None:
@@ -578,7 +578,7 @@ def test_a_wrong_exit_takes_nothing_of_stdin(launcher: Path, tree: Path, master:
         talk = master.accept()
         talk.say(wish(size=100, peek=1))
         assert talk.receive() == ("P", b"line\n")
-        talk.say(frame("E", records(("stdin_taken", "5"), ("code", "256"))))
+        talk.say(frame("E", fields(("stdin_taken", "5"), ("code", "256"))))
         assert finish(process)[:2] == (102, b"")
     assert os.read(ours, 9) == b"line\n"
     os.close(ours)
@@ -605,7 +605,7 @@ SET_UP = {"PATH": "/usr/bin:/bin", "TERMITE_PRELOAD": "/nowhere/t.so", "TERMITE_
 def test_exec_makes_it_the_command_without_our_set_up(launcher: Path, tree: Path, master: FakeMaster) -> None:
     with started([launcher, *SHOW], tree, env=SET_UP | {"LD_PRELOAD": "/nowhere/t.so"}) as process:
         talk = master.accept()
-        talk.say(frame("X", records(("recurse", "0"), ("env", "MARK=set"), ("unknown", "key"))))
+        talk.say(frame("X", fields(("recurse", "0"), ("env", "MARK=set"), ("unknown", "key"))))
         status, out, _ = finish(process)
         assert (status, out) == (0, b"|||set|zero\n")
         assert talk.is_closed()
@@ -613,7 +613,7 @@ def test_exec_makes_it_the_command_without_our_set_up(launcher: Path, tree: Path
 
 def test_recurse_puts_our_library_in_front_of_the_users(launcher: Path, tree: Path, master: FakeMaster) -> None:
     with started([launcher, *SHOW], tree, env=SET_UP | {"LD_PRELOAD": "/nowhere/mine.so"}) as process:
-        master.accept().say(frame("X", records(("recurse", "1"))))
+        master.accept().say(frame("X", fields(("recurse", "1"))))
         assert finish(process)[1] == b"/nowhere/t.so:/nowhere/mine.so|/nowhere/t.so|/nowhere/termite||zero\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.tree.logic.redo_plan import Outcome
-from tests.native.fake_master import FakeMaster, exit_code, finish, frame, records, started
+from tests.native.fake_master import FakeMaster, exit_code, fields, finish, frame, started
 from tests.native.test_launcher_redo import Plans
 from tests.torture.sweep_rig import build_launcher
 
@@ -45,7 +45,7 @@ def test_a_master_notices_that_an_answer_could_not_be_sent(
     monkeypatch.setenv("TERMITE_SWEEP", f"send 2 {errno.ENOBUFS} {tree / 'reached'}")
     with (tree / "text").open() as stdin, started([faulty, "cat"], tree, stdin=stdin.fileno()) as process:
         talk = master.accept()
-        talk.say(frame("R", records(("size", "256"), ("offset", "0"))))
+        talk.say(frame("R", fields(("size", "256"), ("offset", "0"))))
         assert talk.is_closed()
         talk.vanish()
         assert finish(process)[:2] == (0, b"text"), "a file can be read again"

@@ -169,7 +169,7 @@ def test_without_the_program_that_finishes_plans_nothing_runs_twice(
     assert not (tree / "ran").exists()
 
 
-@pytest.mark.parametrize(("code", "stdin"), [(300, b""), (0, b"stdin_offset=x\0"), (0, b"no record")])
+@pytest.mark.parametrize(("code", "stdin"), [(300, b""), (0, b"stdin_offset=x\0"), (0, b"no field")])
 def test_a_finished_plan_whose_exit_is_wrong_runs_nothing_twice(
     launcher: Path, tree: Path, master: FakeMaster, plans: Plans, code: int, stdin: bytes
 ) -> None:

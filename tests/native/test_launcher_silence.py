@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.fake_master import Conversation, FakeMaster, exit_code, finish, frame, records, started
+from tests.native.fake_master import Conversation, FakeMaster, exit_code, fields, finish, frame, started
 
 NATIVE = Path(__file__).parents[2] / "native"
 TICK_S = 0.2  # of the launcher of these tests; a real one has ten seconds
@@ -86,7 +86,7 @@ def test_it_is_noticed_too_while_the_job_waits_for_input(hasty: Path, tree: Path
     reader, writer = os.pipe()
     with started([hasty, "cat"], tree, stdin=reader) as process:
         talk = master.accept()
-        talk.say(frame("R", records(("size", "256"))))
+        talk.say(frame("R", fields(("size", "256"))))
         assert talk.receive() == ("A", b"")
         assert b"has not answered" in read_line(process)
         os.write(writer, b"text")
@@ -135,7 +135,7 @@ def test_a_signal_ends_it_while_the_master_does_not_take_the_input(
     whole.write_bytes(b"x" * (1 << 20))
     with whole.open("rb") as stdin, started([launcher, "cat"], tree, stdin=stdin.fileno()) as process:
         talk = master.accept()
-        talk.say(*[frame("R", records(("size", str(256 * 1024)), ("offset", "0")))] * 3)
+        talk.say(*[frame("R", fields(("size", str(256 * 1024)), ("offset", "0")))] * 3)
         wait_until_it_sends(process.pid)
         with timed("SIGINT, the master does not read"):
             process.send_signal(signal.SIGINT)
@@ -147,7 +147,7 @@ def test_a_cancel_stands_behind_the_frame_that_it_interrupts(launcher: Path, tre
     whole.write_bytes(b"x" * (1 << 20))
     with whole.open("rb") as stdin, started([launcher, "cat"], tree, stdin=stdin.fileno()) as process:
         talk = master.accept()
-        talk.say(*[frame("R", records(("size", str(256 * 1024)), ("offset", "0")))] * 3)
+        talk.say(*[frame("R", fields(("size", str(256 * 1024)), ("offset", "0")))] * 3)
         wait_until_it_sends(process.pid)
         process.send_signal(signal.SIGINT)
         kinds = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.decide.logic.switches import ignored_settings
-from tests.native.fake_master import Conversation, FakeMaster, exit_code, finish, frame, records, started
+from tests.native.fake_master import Conversation, FakeMaster, exit_code, fields, finish, frame, started
 
 COMMAND = ["echo", "run here"]
 
@@ -48,7 +48,7 @@ def test_a_command_that_has_the_network_does_not_run_again(launcher: Path, tree:
 def test_a_command_that_got_the_network_nowhere_runs_here(launcher: Path, tree: Path, master: FakeMaster) -> None:
     with started([launcher, *COMMAND], tree) as process:
         talk = master.accept()
-        talk.say(frame("O", b""), frame("X", records(("recurse", "0"))))
+        talk.say(frame("O", b""), frame("X", fields(("recurse", "0"))))
         assert finish(process)[:2] == (0, b"run here\n")
 
 
@@ -69,7 +69,7 @@ def test_after_stdin_was_read_the_command_cannot_run_again(launcher: Path, tree:
     os.write(writer, b"text")
     with started([launcher, "cat"], tree, stdin=reader) as process:
         talk = master.accept()
-        talk.say(frame("R", records(("size", "256"))))
+        talk.say(frame("R", fields(("size", "256"))))
         assert talk.receive() == ("S", b"text")
         talk.vanish()
         assert finish(process)[:2] == (101, b"")
@@ -93,7 +93,7 @@ def test_a_conversation_may_be_cut_anywhere(launcher: Path, tree: Path, master: 
 
 
 def test_a_verdict_cut_short_is_no_verdict(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    whole = frame("X", records(("recurse", "1")))
+    whole = frame("X", fields(("recurse", "1")))
     for cut in range(len(whole)):
         with started([launcher, *COMMAND], tree) as process:
             talk = master.accept()
@@ -107,8 +107,8 @@ def test_a_verdict_cut_short_is_no_verdict(launcher: Path, tree: Path, master: F
 NONSENSE = {
     "an unknown frame": frame("Z", b"?"),
     "a huge exec": b"\xff\xff\xff\xff" + b"X" + b"x" * 70_000,
-    "records without an end": frame("E", b"code=1"),
-    "records without a key": frame("E", b"code\0"),
+    "fields without an end": frame("E", b"code=1"),
+    "fields without a key": frame("E", b"code\0"),
     "an exit without code": frame("E", b""),
     "an exit code out of range": frame("E", b"code=256\0"),
     "an exit code beyond an int": frame("E", b"code=4294967296\0"),
@@ -119,7 +119,7 @@ NONSENSE = {
     "a wrong position beside a code": frame("E", b"stdin_offset=-1\0code=0\0"),
     "a signal that is none": frame("E", b"signal=99\0"),
     "a negative signal": frame("E", b"signal=-1\0"),
-    "a read that is no records": frame("R", b"\1"),
+    "a read that is no fields": frame("R", b"\1"),
     "a read of no number": frame("R", b"size=many\0"),
     "a read at a negative place": frame("R", b"size=1\0offset=-2\0"),
 }
@@ -144,7 +144,7 @@ def test_a_master_that_talks_nonsense_is_left_alone(
         process.stdin.write(b"x")
         process.stdin.flush()
         talk = master.accept()
-        talk.say(frame("R", records(("size", "256"))))
+        talk.say(frame("R", fields(("size", "256"))))
         assert talk.receive() == ("S", b"x")
         talk.say(nonsense)
         assert finish(process)[:2] == (102, b"")

@@ -1,6 +1,6 @@
 """A sandbox refuses a bad order, and the remover of a job's files follows no link.
 
-An order is bad if it has a record twice, an unknown record, or a path that leads out of the mount.
+An order is bad if it has a field twice, an unknown field, or a path that leads out of the mount.
 """
 
 import os
@@ -39,11 +39,11 @@ def inputs(base: Path) -> Path:
 def refusal(sandboxes: Sandboxes, **config: str) -> str:
     """Return why the order is refused. Fail if anything of the command ran."""
     job = sandboxes.run(["sh", "-c", "echo ran; cat"], config)
-    assert (job.out, "status" in job.records) == ("", False), job
-    return job.records["error"]
+    assert (job.out, "status" in job.fields) == ("", False), job
+    return job.fields["error"]
 
 
-def test_an_order_with_every_record_is_run(sandboxes: Sandboxes, inputs: Path) -> None:
+def test_an_order_with_every_field_is_run(sandboxes: Sandboxes, inputs: Path) -> None:
     assert sandboxes.run(["cat"], USUAL).out == "from the mirror\n"
 
 
@@ -51,25 +51,25 @@ def test_an_order_with_every_record_is_run(sandboxes: Sandboxes, inputs: Path) -
 def test_an_order_with_more_descriptors_than_there_is_room_for_is_refused(sandboxes: Sandboxes, extra: int) -> None:
     # Six fit into a room of five, because it is rounded up.
     job = sandboxes.run(["sh", "-c", "echo ran"], extra=extra)
-    assert (job.out, job.records) == ("", {"error": "the configuration is incomplete"})
+    assert (job.out, job.fields) == ("", {"error": "the configuration is incomplete"})
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_record_that_comes_twice_is_refused_wherever_the_second_one_is(
+def test_a_field_that_comes_twice_is_refused_wherever_the_second_one_is(
     sandboxes: Sandboxes, inputs: Path, key: str
 ) -> None:
-    said = f"the configuration's record '{key}' comes twice"
+    said = f"the configuration's field '{key}' comes twice"
     for value in ("/", "1"):
         assert refusal(sandboxes, **USUAL | {"cwd": f"/home/me\0{key}={value}"}) == said
 
 
-def test_a_record_in_an_argument_is_refused(sandboxes: Sandboxes) -> None:
+def test_a_field_in_an_argument_is_refused(sandboxes: Sandboxes) -> None:
     job = sandboxes.run(["sh", "-c", "echo ran", "word\0lower=../.."])
-    assert job.records == {"error": "the configuration's record 'lower' comes twice"}
+    assert job.fields == {"error": "the configuration's field 'lower' comes twice"}
 
 
-def test_an_unknown_record_is_refused(sandboxes: Sandboxes) -> None:
-    assert refusal(sandboxes, stdim="stdin/7") == "the configuration's record 'stdim' is unknown"
+def test_an_unknown_field_is_refused(sandboxes: Sandboxes) -> None:
+    assert refusal(sandboxes, stdim="stdin/7") == "the configuration's field 'stdim' is unknown"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_an_unknown_record_is_refused(sandboxes: Sandboxes) -> None:
 )
 def test_a_bad_number_is_refused(sandboxes: Sandboxes, inputs: Path, key: str, value: str) -> None:
     said = refusal(sandboxes, **USUAL | {key: value})
-    assert said == f"the configuration's record '{key}' is a bad number"
+    assert said == f"the configuration's field '{key}' is a bad number"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_bad_number_is_refused(sandboxes: Sandboxes, inputs: Path, key: str, v
     ],
 )
 def test_a_bad_path_is_refused(sandboxes: Sandboxes, key: str, value: str) -> None:
-    assert "record" in refusal(sandboxes, **{key: value})
+    assert "field" in refusal(sandboxes, **{key: value})
 
 
 @pytest.mark.parametrize(

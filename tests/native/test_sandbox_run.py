@@ -30,7 +30,7 @@ def test_a_death_by_signal_is_told(sandboxes: Sandboxes, name: str) -> None:
 
 def test_usage_and_times_are_told(sandboxes: Sandboxes) -> None:
     job = sandboxes.sh("i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done")
-    times = {key: int(job.records[key]) for key in ("started_ns", "ended_ns", "user_us", "system_us", "maxrss_kb")}
+    times = {key: int(job.fields[key]) for key in ("started_ns", "ended_ns", "user_us", "system_us", "maxrss_kb")}
     assert times["ended_ns"] - times["started_ns"] > 1_000_000
     assert times["user_us"] > 1000
     assert times["maxrss_kb"] > 500
@@ -50,7 +50,7 @@ def test_what_is_left_running_is_killed_and_holds_nothing_open(sandboxes: Sandbo
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_killing_the_sandbox_kills_the_job_and_tells_no_status(sandboxes: Sandboxes, how: int) -> None:
     job = sandboxes.sh("trap '' TERM; (sleep 1000 &); echo ready; sleep 1000", kill=how)
-    assert "status" not in job.records  # the driver has seen it end
+    assert "status" not in job.fields  # the driver has seen it end
 
 
 def test_a_job_does_not_need_who_has_made_its_sandbox(sandboxes: Sandboxes) -> None:
@@ -58,10 +58,10 @@ def test_a_job_does_not_need_who_has_made_its_sandbox(sandboxes: Sandboxes) -> N
 
 
 def test_a_command_that_cannot_be_executed_is_told_by_errno(sandboxes: Sandboxes) -> None:
-    assert sandboxes.run(["nosuch"]).records == {"exec": "2"}
-    assert sandboxes.run(["/usr/bin/nosuch"]).records == {"exec": "2"}
-    assert sandboxes.run(["/usr"]).records == {"exec": "13"}
-    assert sandboxes.run(["x"], {"search": "0", "exe": "sh"}).records == {"exec": "2"}
+    assert sandboxes.run(["nosuch"]).fields == {"exec": "2"}
+    assert sandboxes.run(["/usr/bin/nosuch"]).fields == {"exec": "2"}
+    assert sandboxes.run(["/usr"]).fields == {"exec": "13"}
+    assert sandboxes.run(["x"], {"search": "0", "exe": "sh"}).fields == {"exec": "2"}
 
 
 def test_a_script_without_interpreter_runs_only_where_execvp_would_run_it(sandboxes: Sandboxes, base: Path) -> None:
@@ -69,11 +69,11 @@ def test_a_script_without_interpreter_runs_only_where_execvp_would_run_it(sandbo
     script.write_text("echo script $1\n")
     script.chmod(0o755)
     assert sandboxes.run(["script", "x"]).out == "script x\n"
-    assert sandboxes.run(["script"], {"search": "0", "exe": "/bin/script"}).records == {"exec": "8"}
+    assert sandboxes.run(["script"], {"search": "0", "exe": "/bin/script"}).fields == {"exec": "8"}
 
 
 def test_the_search_is_done_in_the_jobs_own_path(sandboxes: Sandboxes) -> None:
-    assert sandboxes.run(["true"], env={"PATH": "/nowhere"}).records == {"exec": "2"}
+    assert sandboxes.run(["true"], env={"PATH": "/nowhere"}).fields == {"exec": "2"}
     assert sandboxes.run(["true"], env={}).status == 0  # execvp, too, has a default for PATH
 
 
@@ -116,18 +116,18 @@ def test_stdin_comes_from_the_mirror_or_as_it_is(sandboxes: Sandboxes, base: Pat
     (base / "stdin").mkdir(exist_ok=True)
     (base / "stdin/7").write_text("from the mirror")
     job = sandboxes.sh("cat", stdin="stdin/7")
-    assert (job.out, job.records["stdin_offset"]) == ("from the mirror", "15")
+    assert (job.out, job.fields["stdin_offset"]) == ("from the mirror", "15")
     job = sandboxes.sh("dd bs=2 count=1", stdin="stdin/7", stdin_offset="5")
-    assert (job.out, job.records["stdin_offset"]) == ("th", "7")
+    assert (job.out, job.fields["stdin_offset"]) == ("th", "7")
     job = sandboxes.sh("cat; echo end")
-    assert (job.out, "stdin_offset" in job.records) == ("end\n", False)
+    assert (job.out, "stdin_offset" in job.fields) == ("end\n", False)
 
 
 def test_where_stdin_was_left_is_told_of_a_killed_job_too(sandboxes: Sandboxes, base: Path) -> None:
     (base / "stdin").mkdir(exist_ok=True)
     (base / "stdin/8").write_text("ready\nnot read")
     job = sandboxes.sh("dd bs=6 count=1; sleep 100", stdin="stdin/8", kill=signal.SIGTERM)
-    assert job.records == {"stdin_offset": "6"}
+    assert job.fields == {"stdin_offset": "6"}
 
 
 def test_a_closed_stdin_is_closed(sandboxes: Sandboxes) -> None:
@@ -164,7 +164,7 @@ def test_a_soft_limit_that_is_too_high_here_sends_the_command_home(sandboxes: Sa
     narrow = replace(sandboxes, enter=("prlimit", "--stack=8388608:16777216", *sandboxes.enter))
     assert narrow.sh("ulimit -s; ulimit -Hs", limits="3:16777216:-").out == "16384\n16384\n"
     job = narrow.sh("echo not reached", limits="3:16777217:-")
-    assert (job.out, job.records) == ("", {"here": "stack"})
+    assert (job.out, job.fields) == ("", {"here": "stack"})
 
 
 def test_other_limits_are_lowered_to_what_is_allowed_here(sandboxes: Sandboxes) -> None:
@@ -191,7 +191,7 @@ def test_it_ignores_the_signals_that_its_submitter_ignores(sandboxes: Sandboxes,
 
 @pytest.mark.parametrize("limits", ["7", "7:1", "7:1:2,", "7:1:2,,7:1:2", "99:1:2", "7:-1:2", "7:x:2", ":::"])
 def test_a_list_of_limits_that_is_none_is_refused(sandboxes: Sandboxes, limits: str) -> None:
-    assert "limits" in sandboxes.sh("echo not reached", limits=limits).records["error"]
+    assert "limits" in sandboxes.sh("echo not reached", limits=limits).fields["error"]
 
 
 @pytest.mark.parametrize("pattern", ["|/usr/lib/handler %p", "@/run/handler", "core.%p"])
@@ -334,19 +334,19 @@ SLEEPERS = "i=0; while [ $i -lt {} ]; do sleep 60 & i=$((i+1)); done"
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_job_at_its_limit_of_processes_is_reported_whatever_its_exit_code(sandboxes: Sandboxes, code: int) -> None:
     job = sandboxes.sh(f"({SLEEPERS.format(150)}); sleep 0.01; exit {code}", nproc="100")
-    assert (job.status, job.records.get("full")) == (code, "1"), job
-    assert int(job.records["made"]) >= 100
+    assert (job.status, job.fields.get("full")) == (code, "1"), job
+    assert int(job.fields["made"]) >= 100
 
 
 def test_a_job_that_once_made_many_processes_is_not_at_its_limit(sandboxes: Sandboxes) -> None:
     job = sandboxes.sh("i=0; while [ $i -lt 150 ]; do /bin/true; i=$((i+1)); done; exit 3", nproc="100")
-    assert (job.status, job.records.get("full")) == (3, None)
-    assert int(job.records["made"]) >= 150
+    assert (job.status, job.fields.get("full")) == (3, None)
+    assert int(job.fields["made"]) >= 150
 
 
 def test_a_job_with_few_processes_reports_none(sandboxes: Sandboxes) -> None:
     job = sandboxes.sh("sleep 0.02; exit 3", nproc="100")
-    assert (job.records.get("made"), job.records.get("full")) == (None, None)
+    assert (job.fields.get("made"), job.fields.get("full")) == (None, None)
 
 
 def test_a_process_may_have_so_much_memory_only(sandboxes: Sandboxes) -> None:
@@ -374,8 +374,8 @@ def test_a_process_may_have_so_much_memory_only(sandboxes: Sandboxes) -> None:
 )
 def test_a_sandbox_that_cannot_be_made_says_why(sandboxes: Sandboxes, config: dict[str, str], words: str) -> None:
     job = sandboxes.run(["true"], config)
-    assert list(job.records) == ["error"]
-    assert words in job.records["error"]
+    assert list(job.fields) == ["error"]
+    assert words in job.fields["error"]
 
 
 def test_no_mount_of_a_job_is_seen_outside(sandboxes: Sandboxes) -> None:
@@ -390,22 +390,22 @@ HEADROOM = 40  # processes that the job may have
 def test_a_command_that_could_not_fork_is_told_apart_from_one_that_failed(sandboxes: Sandboxes) -> None:
     limited = replace(sandboxes, enter=("prlimit", f"--nproc={HEADROOM + tasks_of(os.geteuid())}", *sandboxes.enter))
     job = limited.sh(FORK_TOO_OFTEN)
-    assert (job.status, job.records.get("full")) == (2, "1"), job
+    assert (job.status, job.fields.get("full")) == (2, "1"), job
     job = limited.sh("exit 2")
-    assert (job.status, job.records.get("full")) == (2, None)
+    assert (job.status, job.fields.get("full")) == (2, None)
     job = sandboxes.sh(FORK_TOO_OFTEN)
-    assert (job.status, job.records.get("full")) == (0, None)
+    assert (job.status, job.fields.get("full")) == (0, None)
 
 
 def test_a_job_that_met_the_users_limit_for_a_moment_and_ended_with_success_is_told(sandboxes: Sandboxes) -> None:
     limited = replace(sandboxes, enter=("prlimit", f"--nproc={HEADROOM + tasks_of(os.geteuid())}", *sandboxes.enter))
     job = limited.sh(f"({FORK_TOO_OFTEN}) || {{ kill -9 -1; echo did something else; }}; exit 0")
-    assert (job.status, job.records.get("full")) == (0, "1"), job
+    assert (job.status, job.fields.get("full")) == (0, "1"), job
     job = limited.sh("true; /bin/true; exit 0")
-    assert (job.status, job.records.get("full")) == (0, None), "it has made too few"
+    assert (job.status, job.fields.get("full")) == (0, None), "it has made too few"
     lots = replace(sandboxes, enter=("prlimit", "--nproc=8000", *sandboxes.enter))
     job = lots.sh("i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done; exit 0")
-    assert (job.status, job.records.get("full")) == (0, None), "the machine has fewer tasks"
+    assert (job.status, job.fields.get("full")) == (0, None), "the machine has fewer tasks"
 
 
 def tasks_of(uid: int) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.fake_master import Conversation, FakeMaster, finish, frame, records, started
+from tests.native.fake_master import Conversation, FakeMaster, fields, finish, frame, started
 
-HERE = frame("X", records(("recurse", "0")))
+HERE = frame("X", fields(("recurse", "0")))
 
 
 def ends(talk: Conversation, how: str) -> None:

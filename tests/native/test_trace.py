@@ -78,14 +78,14 @@ def uses(job: Job, below: str = HOME) -> dict[str, K]:
 
 
 def assert_whole(job: Job) -> None:
-    assert ("lost" in job.records, "gaps" in job.records) == (False, False), job.records
+    assert ("lost" in job.fields, "gaps" in job.fields) == (False, False), job.fields
 
 
 def test_each_call_that_a_signal_ends_is_counted(sandboxes: Sandboxes) -> None:
     job = spring(sandboxes, "signals")
     ended = int(job.out)
-    assert int(job.records.get("lost", "0")) == ended
-    assert int(job.records["calls"]) + ended >= 20000
+    assert int(job.fields.get("lost", "0")) == ended
+    assert int(job.fields["calls"]) + ended >= 20000
     assert "signals-file" in uses(job)
 
 
@@ -224,11 +224,11 @@ def test_a_set_of_paths_has_limits_for_their_number_and_their_bytes(
 
 @pytest.mark.parametrize("what", ["mount", "umount", "chroot", "setns"])
 def test_what_changes_the_meaning_of_names_leaves_a_gap(sandboxes: Sandboxes, what: str) -> None:
-    assert int(spring(sandboxes, "namespace", what).records["gaps"]) == GAPS.get(what, GAPS["mount"])
+    assert int(spring(sandboxes, "namespace", what).fields["gaps"]) == GAPS.get(what, GAPS["mount"])
 
 
 def test_a_tracer_of_the_jobs_own_that_misses_calls_is_a_gap(sandboxes: Sandboxes) -> None:
-    assert int(spring(sandboxes, "filter", RETURN_TRACE).records["gaps"]) == GAPS["filter"]
+    assert int(spring(sandboxes, "filter", RETURN_TRACE).fields["gaps"]) == GAPS["filter"]
 
 
 def test_a_filter_of_the_jobs_own_goes_before_the_trace(sandboxes: Sandboxes) -> None:
@@ -247,25 +247,25 @@ def test_a_leak_is_found_although_the_job_is_traced(sandboxes: Sandboxes) -> Non
 
 def test_a_program_that_cannot_be_executed_is_reported(sandboxes: Sandboxes) -> None:
     job = sandboxes.run(["absent-program"])
-    assert (job.records["exec"], uses(job, "/usr/bin/")) == ("2", {"absent-program": K.EXEC | K.FOLLOW})
+    assert (job.fields["exec"], uses(job, "/usr/bin/")) == ("2", {"absent-program": K.EXEC | K.FOLLOW})
 
 
 def test_a_job_that_is_killed_has_ended(sandboxes: Sandboxes) -> None:
     job = sandboxes.sh("echo ready; cat f; sleep 100", kill=15)
-    assert job.records["stopped"] == "1"
+    assert job.fields["stopped"] == "1"
 
 
 def test_compilers_ask_less(sandboxes: Sandboxes) -> None:
     """The calls that are left out concern descriptors, and links that the names lead through."""
     argv = ["sh", "-c", "cat /etc/x; realpath /usr/bin/cat; cat"]
     exact, less = (sandboxes.run(argv, traced=mode) for mode in ("exact", "compiler"))
-    assert 0 < int(less.records["calls"]) < int(exact.records["calls"])
+    assert 0 < int(less.fields["calls"]) < int(exact.fields["calls"])
     assert uses(less, "/").keys() == uses(exact, "/").keys()
 
 
 def test_a_sandbox_takes_only_jobs_of_its_kind(sandboxes: Sandboxes) -> None:
     job = sandboxes.run(["true"], {"trace": "2"}, traced="exact")
-    assert "another kind of trace" in job.records["error"]
+    assert "another kind of trace" in job.fields["error"]
 
 
 def test_a_traced_job_does_what_another_one_does(sandboxes: Sandboxes) -> None:

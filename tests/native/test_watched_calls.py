@@ -48,7 +48,7 @@ def test_an_ordinary_user_may_not_give_a_file_away(sandboxes: Sandboxes, ids: st
     job = run(sandboxes, f"touch f; chown {ids} f; chown -h {ids} f", ORDINARY)
     assert job.out.count("Operation not permitted") == 2, job
     assert job.status == 1
-    assert "here" not in job.records
+    assert "here" not in job.fields
 
 
 @pytest.mark.parametrize("ids", ["1000:1000", "1000", ":1000", "-1"])
@@ -68,7 +68,7 @@ def test_in_a_namespace_of_its_own_a_job_is_root(sandboxes: Sandboxes) -> None:
 )
 def test_what_root_could_do_sends_the_command_home(sandboxes: Sandboxes, script: str) -> None:
     job = run(sandboxes, f"touch f; {script}; echo not reached", ROOT)
-    assert job.records["here"] == "ids"
+    assert job.fields["here"] == "ids"
     assert job.out == ""
 
 
@@ -76,10 +76,10 @@ def test_what_root_could_do_sends_the_command_home(sandboxes: Sandboxes, script:
 def test_a_file_that_an_ordinary_user_gives_to_a_group_of_his_is_given_there(sandboxes: Sandboxes, script: str) -> None:
     own = "1000:1000:30:40"
     job = sandboxes.run(["sh", "-c", f"touch f; {script}; echo not reached"], ORDINARY, own=own)
-    assert (job.records["here"], job.out) == ("ids", "")
+    assert (job.fields["here"], job.out) == ("ids", "")
     refused = sandboxes.run(["sh", "-c", "touch f; chgrp 50 f; chown 5:30 f; echo $?"], ORDINARY, own=own)
     assert (refused.out, refused.err.count("Operation not permitted")) == ("1\n", 2), refused
-    assert "here" not in refused.records
+    assert "here" not in refused.fields
 
 
 @pytest.mark.parametrize("ids", ["1000", "1000:", "a:b", "1000:1000:", "1000:1000:x", ":".join(["7"] * 259)])
@@ -91,7 +91,7 @@ def test_ids_that_are_none_are_refused(sandbox_program: Path, ids: str) -> None:
 @pytest.mark.parametrize("mode", ["S_IFCHR", "S_IFBLK"])
 def test_a_device_is_made_where_root_is_root(sandboxes: Sandboxes, mode: str) -> None:
     job = run(sandboxes, f"watched_calls make f {mode}; echo not reached", ROOT)
-    assert (job.records["here"], job.out) == ("device", "")
+    assert (job.fields["here"], job.out) == ("device", "")
     assert run(sandboxes, f"watched_calls make f {mode}", ORDINARY).out == f"{errno.EPERM}\n"
     assert run(sandboxes, "watched_calls make f S_IFREG; watched_calls make g S_IFIFO", ROOT).out == "0\n0\n"
 
@@ -99,20 +99,20 @@ def test_a_device_is_made_where_root_is_root(sandboxes: Sandboxes, mode: str) ->
 @pytest.mark.parametrize("path", [".", "/", "/home/me", "f"])
 def test_who_asks_for_the_space_of_a_disk_is_sent_home(sandboxes: Sandboxes, path: str) -> None:
     job = run(sandboxes, f"touch f; stat -f {path}; echo not reached", ORDINARY)
-    assert (job.records["here"], job.out) == ("space", "")
+    assert (job.fields["here"], job.out) == ("space", "")
 
 
 @pytest.mark.parametrize("path", [".", "/", "f"])
 def test_who_asks_by_an_open_file_is_sent_home_too(sandboxes: Sandboxes, path: str) -> None:
     job = run(sandboxes, f"touch f; watched_calls space-by-file {path}; echo not reached", ORDINARY)
-    assert (job.records["here"], job.out) == ("space", "")
+    assert (job.fields["here"], job.out) == ("space", "")
 
 
 def test_programs_that_walk_through_directories_and_other_files_stay(sandboxes: Sandboxes) -> None:
     asked = "; ".join(f"watched_calls space-by-file {path}" for path in ("pipe", "/proc", "/dev/null", "/sys"))
     walk = "mkdir d; echo x >d/f; grep -r x d; chown -R 1000 d; cp /usr/bin/watched_calls find; ./find space-by-file ."
     job = run(sandboxes, f"{asked}; {walk}", ORDINARY)
-    assert (job.out, job.records.get("here")) == ("0\n0\n0\n0\nd/f:x\n0\n", None)
+    assert (job.out, job.fields.get("here")) == ("0\n0\n0\n0\nd/f:x\n0\n", None)
 
 
 def test_programs_may_look_for_selinux(sandboxes: Sandboxes) -> None:
@@ -127,19 +127,19 @@ def test_programs_may_look_for_selinux(sandboxes: Sandboxes) -> None:
     ["ln f g; cat g", "ln f g; cat g; echo", "ln f g && stat -c %i f g", "cp -l f g; ls", "watched_calls link f g"],
 )
 def test_a_link_is_told_if_somebody_may_compare_the_names(sandboxes: Sandboxes, script: str) -> None:
-    assert run(sandboxes, f"echo 1 >f; {script}", ORDINARY).records.get("linked") == "1"
+    assert run(sandboxes, f"echo 1 >f; {script}", ORDINARY).fields.get("linked") == "1"
 
 
 @pytest.mark.parametrize(
     "script", ["ln f g; echo", "ln f g && echo; exit 0", "cat f; ln f g", "ls; cp -l f g", "cat f"]
 )
 def test_a_link_at_the_end_is_not_told(sandboxes: Sandboxes, script: str) -> None:
-    assert run(sandboxes, f"echo 1 >f; {script}", ORDINARY).records.get("linked") is None
+    assert run(sandboxes, f"echo 1 >f; {script}", ORDINARY).fields.get("linked") is None
 
 
 def test_roots_own_ids_stay(sandboxes: Sandboxes) -> None:
     job = run(sandboxes, "touch f; chown 0:0 f && setpriv --keep-groups --reuid 0 --regid 0 echo ok", ROOT)
-    assert (job.out, job.records.get("here")) == ("ok\n", None)
+    assert (job.out, job.fields.get("here")) == ("ok\n", None)
 
 
 def test_root_can_make_user_namespaces(sandboxes: Sandboxes) -> None:
@@ -155,40 +155,40 @@ def test_an_ordinary_user_may_not_become_another(sandboxes: Sandboxes) -> None:
 @pytest.mark.parametrize("kind", [ORDINARY, ROOT])
 def test_a_list_of_rights_with_names_sends_the_command_home(sandboxes: Sandboxes, kind: dict[str, str]) -> None:
     job = run(sandboxes, f"touch f; watched_calls set f {LIST} 44; echo not reached", kind)
-    assert (job.records["here"], job.out) == ("attributes", "")
+    assert (job.fields["here"], job.out) == ("attributes", "")
 
 
 def test_a_mode_in_the_form_of_a_list_does_not(sandboxes: Sandboxes) -> None:
     job = run(sandboxes, "echo 1 >f; cp -p f g; echo $?", ORDINARY)
-    assert (job.out, job.records.get("here")) == ("0\n", None)
+    assert (job.out, job.fields.get("here")) == ("0\n", None)
 
 
 def test_attributes_of_users_work_in_a_job(sandboxes: Sandboxes) -> None:
     """They are found when the job has ended, because a test may set and remove one."""
     job = run(sandboxes, "touch f; watched_calls set f user.mine 5", ORDINARY)
-    assert (job.out, job.records.get("here")) == ("0\n", None)
+    assert (job.out, job.fields.get("here")) == ("0\n", None)
 
 
 def test_root_may_set_capabilities_and_an_ordinary_user_may_not(sandboxes: Sandboxes) -> None:
-    assert run(sandboxes, f"touch f; watched_calls set f {CAPABILITY} 20", ROOT).records["here"] == "attributes"
+    assert run(sandboxes, f"touch f; watched_calls set f {CAPABILITY} 20", ROOT).fields["here"] == "attributes"
     job = run(sandboxes, f"touch f; watched_calls set f {CAPABILITY} 20", ORDINARY)
-    assert job.records.get("here") is None
+    assert job.fields.get("here") is None
     assert int(job.out) in (errno.EPERM, errno.EINVAL)
 
 
 def test_a_job_that_listens_to_calls_is_sent_home(sandboxes: Sandboxes) -> None:
     job = run(sandboxes, "watched_calls listen; echo not reached", ORDINARY)
-    assert (job.records["here"], job.out) == ("listener", "")
+    assert (job.fields["here"], job.out) == ("listener", "")
 
 
 def test_a_process_that_its_parent_has_left_is_found(sandboxes: Sandboxes) -> None:
     job = run(sandboxes, "touch f; (setsid sh -c 'sleep 0.1; chown 5 f' &); sleep 5; echo not reached", ROOT)
-    assert (job.records["here"], job.out) == ("ids", "")
+    assert (job.fields["here"], job.out) == ("ids", "")
 
 
 def test_a_job_cannot_pretend_to_be_sent_home(sandboxes: Sandboxes) -> None:
     job = run(sandboxes, "for s in USR1 USR2 HUP ALRM TERM; do kill -$s 1; done; echo reached", ORDINARY)
-    assert (job.out, job.records.get("here")) == ("reached\n", None)
+    assert (job.out, job.fields.get("here")) == ("reached\n", None)
 
 
 def test_without_a_listener_an_ordinary_users_change_of_owner_fails(sandboxes: Sandboxes) -> None:

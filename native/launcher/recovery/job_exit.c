@@ -1,16 +1,16 @@
 /* End as the job has ended, which the master says in a frame `E`, or else its plan. */
 #include "../launcher.h"
-#include "../../shared/records.h"
+#include "../../shared/fields.h"
 
 #include <limits.h>
 #include <signal.h>
 
-bool parse_exit(char *records, size_t length, struct job_exit *exit)
+bool parse_exit(char *fields, size_t length, struct job_exit *exit)
 {
-    char *end = records + length, *key, *value;
+    char *end = fields + length, *key, *value;
     bool malformed = false;
     *exit = (struct job_exit){.code = -1, .stdin_offset = -1};
-    while (record_next(&records, end, &key, &value, &malformed)) {
+    while (field_next(&fields, end, &key, &value, &malformed)) {
         unsigned long long number = 0;
         bool is_code = strcmp(key, "code") == 0, is_signal = strcmp(key, "signal") == 0;
         bool is_offset = strcmp(key, "stdin_offset") == 0, is_taken = strcmp(key, "stdin_taken") == 0;

@@ -2,7 +2,7 @@
  *
  * A master writes a plan before it changes the first of a job's files. If there is no plan of this
  * job, the job has changed nothing. Otherwise `termite-redo`, which stands beside this program,
- * finishes the plan and prints the records of an exit. */
+ * finishes the plan and prints the fields of an exit. */
 #include "../launcher.h"
 
 #include <dirent.h>
@@ -165,7 +165,7 @@ static size_t read_all(int fd, char *bytes, size_t size)
     return length;
 }
 
-enum redo_answer ask_plan(char *records, size_t size, size_t *length)
+enum redo_answer ask_plan(char *fields, size_t size, size_t *length)
 {
     int ends[2], status = -1;
     if (!find_root())
@@ -178,11 +178,11 @@ enum redo_answer ask_plan(char *records, size_t size, size_t *length)
     if (child == 0)
         become_redo(ends[1]);
     close(ends[1]);
-    *length = child > 0 ? read_all(ends[0], records, size) : 0;
+    *length = child > 0 ? read_all(ends[0], fields, size) : 0;
     close(ends[0]);
     while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     if (child < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0 || *length == 0)
         return REDO_FAILED;
-    return *length == sizeof "absent=1" && memcmp(records, "absent=1", sizeof "absent=1") == 0 ? REDO_ABSENT : REDO_ENDED;
+    return *length == sizeof "absent=1" && memcmp(fields, "absent=1", sizeof "absent=1") == 0 ? REDO_ABSENT : REDO_ENDED;
 }

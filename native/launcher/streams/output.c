@@ -1,6 +1,6 @@
 /* Describe the launcher's stdout and stderr, write to them, and remember what was written. */
 #include "../launcher.h"
-#include "../../shared/records.h"
+#include "../../shared/fields.h"
 
 #include <poll.h>
 #include <sys/stat.h>
@@ -50,10 +50,10 @@ void output_describe(struct buffer *invoke, const struct command *command)
         is_merged = is_merged || is_one_terminal(STDOUT_FILENO, STDERR_FILENO);
     if (out_is_terminal || err_is_terminal)
         note_terminal(out_is_terminal ? STDOUT_FILENO : STDERR_FILENO);
-    record_add(invoke, "merge", is_merged ? "1" : "0");
-    record_add(invoke, "in", isatty(STDIN_FILENO) ? "tty" : "other");
-    record_add(invoke, "out", out);
-    record_add(invoke, "err", err);
+    field_add(invoke, "merge", is_merged ? "1" : "0");
+    field_add(invoke, "in", isatty(STDIN_FILENO) ? "tty" : "other");
+    field_add(invoke, "out", out);
+    field_add(invoke, "err", err);
     terminal_describe(invoke);
 }
 

@@ -6,7 +6,7 @@
  * and exits with EXIT_LOST. A terminal shows all of the second run after a line, and the command
  * writes to it itself: it may write something else to a pipe. */
 #include "../launcher.h"
-#include "../../shared/records.h"
+#include "../../shared/fields.h"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -7,7 +7,7 @@
  * The next bytes of a pipe or a stream socket can be shown to the job without taking them (peek).
  * The master says later how many of them the job has taken, and only those are removed here. */
 #include "../launcher.h"
-#include "../../shared/records.h"
+#include "../../shared/fields.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -44,16 +44,16 @@ static long long in_ns(const struct timespec *at)
     return ns;
 }
 
-/* Add the records of a file that is read by position, from `offset`. */
+/* Add the fields of a file that is read by position, from `offset`. */
 static void add_file(struct buffer *invoke, const struct stat *st, off_t offset)
 {
     char octal[16];
     snprintf(octal, sizeof octal, "%o", (unsigned)st->st_mode);
-    record_add_number(invoke, "stdin_size", st->st_size);
-    record_add(invoke, "stdin_mode", octal);
-    record_add_number(invoke, "stdin_mtime_ns", in_ns(&st->st_mtim));
-    record_add_number(invoke, "stdin_block", st->st_blksize);
-    record_add_number(invoke, "stdin_offset", offset);
+    field_add_number(invoke, "stdin_size", st->st_size);
+    field_add(invoke, "stdin_mode", octal);
+    field_add_number(invoke, "stdin_mtime_ns", in_ns(&st->st_mtim));
+    field_add_number(invoke, "stdin_block", st->st_blksize);
+    field_add_number(invoke, "stdin_offset", offset);
 }
 
 /* A directory counts as a file: it is read by position too, and the error of the read says what is
@@ -62,15 +62,15 @@ void stdin_describe(struct buffer *invoke)
 {
     struct stat st;
     if (fstat(STDIN_FILENO, &st) != 0) {
-        record_add(invoke, "stdin", "closed");
+        field_add(invoke, "stdin", "closed");
         return;
     }
     off_t offset = S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) ? lseek(STDIN_FILENO, 0, SEEK_CUR) : -1;
     if (offset >= 0) {
-        record_add(invoke, "stdin", "file");
+        field_add(invoke, "stdin", "file");
         add_file(invoke, &st, offset);
     } else {
-        record_add(invoke, "stdin", is_null(&st) ? "null" : is_ended_pipe(&st) ? "ended" : "read");
+        field_add(invoke, "stdin", is_null(&st) ? "null" : is_ended_pipe(&st) ? "ended" : "read");
     }
 }
 

@@ -1,6 +1,6 @@
 /* Describe the terminal of the launcher's output, and the size of its window. */
 #include "../launcher.h"
-#include "../../shared/records.h"
+#include "../../shared/fields.h"
 
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
@@ -69,5 +69,5 @@ void terminal_describe(struct buffer *invoke)
     if (!has_terminal())
         return;
     (void)write_window(text);
-    record_add(invoke, "window", text);
+    field_add(invoke, "window", text);
 }

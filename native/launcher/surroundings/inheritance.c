@@ -4,7 +4,7 @@
  * Terminals, editors and CI systems leave descriptors open by mistake, in every command. A worker
  * cannot have any of them, so only one that the command names keeps it on this machine. */
 #include "../launcher.h"
-#include "../../shared/records.h"
+#include "../../shared/fields.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -44,7 +44,7 @@ static void add_limits(struct buffer *invoke)
         write_limit(hard, limit.rlim_max);
         length += (size_t)snprintf(text + length, LIMIT_BYTES, "%s%d:%s:%s", length ? "," : "", resources[i], soft, hard);
     }
-    record_add(invoke, "limits", text);
+    field_add(invoke, "limits", text);
 }
 
 /* Add the ignored signals: bit N - 1 stands for signal N. */
@@ -57,7 +57,7 @@ static void add_ignored(struct buffer *invoke)
             ignored |= 1LL << (number - 1);
     }
     if (ignored)
-        record_add_number(invoke, "ignored", ignored);
+        field_add_number(invoke, "ignored", ignored);
 }
 
 static void add_niceness(struct buffer *invoke)
@@ -65,7 +65,7 @@ static void add_niceness(struct buffer *invoke)
     errno = 0;
     int niceness = getpriority(PRIO_PROCESS, 0);
     if (niceness > 0 && errno == 0)
-        record_add_number(invoke, "nice", niceness);
+        field_add_number(invoke, "nice", niceness);
 }
 
 /* -- descriptors --------------------------------------------------------------------------------------------------- */
@@ -127,7 +127,7 @@ static void add_descriptor(struct buffer *invoke, char *const *argv)
             fd = inherited_at(argv[1]);
     }
     if (fd >= 0)
-        record_add_number(invoke, "inherited", fd);
+        field_add_number(invoke, "inherited", fd);
 }
 
 void inheritance_describe(struct buffer *invoke, const struct command *command)

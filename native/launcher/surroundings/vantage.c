@@ -5,7 +5,7 @@
  * mount and the inode of "/" therefore reveal a chroot and another mount namespace alike. Reading
  * them costs a third of what /proc/self/ns/mnt would cost. */
 #include "../launcher.h"
-#include "../../shared/records.h"
+#include "../../shared/fields.h"
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -36,7 +36,7 @@ static void add_root(struct buffer *invoke)
     if (syscall(SYS_statx, AT_FDCWD, "/", 0, BASIC | MNT_ID, &st) == 0 && st.mask & MNT_ID)
         snprintf(text, sizeof text, "%llu:%u:%u:%llu", (unsigned long long)st.mount_id, st.device_major,
                  st.device_minor, (unsigned long long)st.inode);
-    record_add(invoke, "root", text);
+    field_add(invoke, "root", text);
 }
 
 /* Add the inode of the user namespace and the effective ids. */
@@ -46,7 +46,7 @@ static void add_users(struct buffer *invoke)
     char text[96] = "";
     if (stat("/proc/self/ns/user", &st) == 0)
         snprintf(text, sizeof text, "%llu:%u:%u", (unsigned long long)st.st_ino, geteuid(), getegid());
-    record_add(invoke, "users", text);
+    field_add(invoke, "users", text);
 }
 
 /* Add the device and inode of the working directory. */
@@ -56,7 +56,7 @@ static void add_directory(struct buffer *invoke)
     char text[96] = "";
     if (stat(".", &st) == 0)
         snprintf(text, sizeof text, "%u:%u:%llu", major(st.st_dev), minor(st.st_dev), (unsigned long long)st.st_ino);
-    record_add(invoke, "here", text);
+    field_add(invoke, "here", text);
 }
 
 /* Add the host name, which belongs to the UTS namespace, and the release and machine, which linux32
@@ -67,7 +67,7 @@ static void add_host(struct buffer *invoke)
     char text[3 * sizeof host.nodename] = "";
     if (uname(&host) == 0)
         snprintf(text, sizeof text, "%s %s %s", host.nodename, host.release, host.machine);
-    record_add(invoke, "host", text);
+    field_add(invoke, "host", text);
 }
 
 void vantage_describe(struct buffer *invoke)

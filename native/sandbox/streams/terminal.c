@@ -42,8 +42,8 @@ static int open_terminal(const struct job *job, int *follower)
 /* Send the leading ends to the mirror. */
 static void send_leaders(int channel, const int *leaders, size_t count)
 {
-    static char record[] = "terminals=1";
-    struct iovec text = {.iov_base = record, .iov_len = sizeof record};
+    static char field[] = "terminals=1";
+    struct iovec text = {.iov_base = field, .iov_len = sizeof field};
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(MOST_TERMINALS * sizeof(int))];

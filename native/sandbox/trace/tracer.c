@@ -196,11 +196,11 @@ void end_tracer(int file, struct buffer *said)
     uint64_t lost = end_threads();
     if (!write_paths(file))
         note_gap(GAP_PATHS);
-    record_add_number(said, "calls", (long long)(tracer.received - 2));
+    field_add_number(said, "calls", (long long)(tracer.received - 2));
     if (lost)
-        record_add_number(said, "lost", (long long)lost);
+        field_add_number(said, "lost", (long long)lost);
     if (noted_gaps())
-        record_add_number(said, "gaps", (long long)noted_gaps());
+        field_add_number(said, "gaps", (long long)noted_gaps());
 }
 
 /* -- the trial ----------------------------------------------------------------------------------------------------- */

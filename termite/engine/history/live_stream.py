@@ -13,7 +13,7 @@ from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.history.logic.live_events import Event, parse_event
 from termite.engine.socket_peers import peer_ids
 from termite.engine.status.control_requests import AskWatch
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 
 READ_BYTES = 64 * 1024
 CONNECT_S = 30.0  # a master that does not accept so long is stopped
@@ -29,7 +29,7 @@ class LiveStream:
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
-        self._frames = records.FrameBuffer()
+        self._frames = launcher_frames.FrameBuffer()
         self._unread: deque[Event] = deque()
 
     def __aiter__(self) -> "LiveStream":
@@ -59,12 +59,12 @@ class LiveStream:
         if not received:
             raise StopAsyncIteration
         for kind, payload in self._frames.feed(bytes(received)):
-            if kind == records.EVENT:
+            if kind == launcher_frames.EVENT:
                 self._unread.append(parse_event(payload))
                 continue
-            if kind != records.ANSWER:
+            if kind != launcher_frames.ANSWER:
                 raise RemoteProtocolError(f"a master sent {kind!r} in its stream")
-            answer = records.parse_object(payload)
+            answer = launcher_frames.parse_object(payload)
             if "error" in answer:
                 raise UserError(str(answer["error"]), hint=str(answer.get("hint", "")))
 
@@ -84,7 +84,7 @@ async def open_live_stream(path: Path) -> AsyncIterator[LiveStream]:
     async with trio.SocketStream(connection) as stream:
         if peer_ids(connection.getsockopt)[1] != os.geteuid():
             raise UserError(f"the master that listens at {path} belongs to another user")
-        await stream.send_all(records.frame(records.CONTROL, AskWatch().pack()))
+        await stream.send_all(launcher_frames.frame(launcher_frames.CONTROL, AskWatch().pack()))
         yield LiveStream(stream)
 
 

@@ -6,7 +6,7 @@ import trio
 
 from termite.engine.history.logic.event_queue import EventQueue
 from termite.engine.history.logic.live_events import Event, Missed, Snapshot, pack_event
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 
 PAUSE_S = 0.05  # between two writes to one reader, so that a busy master makes few system calls
 
@@ -28,7 +28,7 @@ class Watchers:
         """Put an event into the queue of each reader. This never blocks and never fails."""
         if not self._readers:
             return
-        frame = records.frame(records.EVENT, pack_event(event))
+        frame = launcher_frames.frame(launcher_frames.EVENT, pack_event(event))
         for reader in self._readers:
             reader.queue.add(frame)
             reader.is_filled.set()
@@ -48,7 +48,10 @@ class Watchers:
                 reader.is_filled = trio.Event()
                 frames, missed = reader.queue.take()
                 if missed:
-                    frames = records.frame(records.EVENT, pack_event(Missed(missed))) + self._snapshot_frame()
+                    frames = (
+                        launcher_frames.frame(launcher_frames.EVENT, pack_event(Missed(missed)))
+                        + self._snapshot_frame()
+                    )
                 await send(frames)
                 await trio.sleep(PAUSE_S)
         finally:
@@ -56,7 +59,7 @@ class Watchers:
             self.are_there = bool(self._readers)
 
     def _snapshot_frame(self) -> bytes:
-        return records.frame(records.EVENT, pack_event(self._snapshot()))
+        return launcher_frames.frame(launcher_frames.EVENT, pack_event(self._snapshot()))
 
 
 class _Reader:

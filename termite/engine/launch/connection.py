@@ -20,7 +20,8 @@ from termite.engine.launch import launcher_calls
 from termite.engine.launch.invocation import parse_window
 from termite.engine.model import Exit, WindowSize
 from termite.engine.socket_peers import peer_ids
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_fields, pack_numbers, parse_fields
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 READ_BYTES = 64 * 1024
@@ -53,7 +54,7 @@ class Launcher:
         self.fd = connection.fileno()
         self.gone: LauncherGone | RemoteProtocolError | None = None  # why no more frames are read
         self._connection = connection
-        self._frames = records.FrameBuffer()
+        self._frames = launcher_frames.FrameBuffer()
         self._unread: deque[tuple[bytes, bytes]] = deque()
         self._sending = trio.Lock()
         self._unsent = bytearray()  # frames, and the rest of one that did not fit into the socket
@@ -63,7 +64,7 @@ class Launcher:
         self._answered: tuple[bytes, bytes] | None = None
         self._asked_offset: int | None = None  # of the unanswered read; -1: of a stream
         self.peeked_bytes = 0  # read, but also left in the stdin for other readers
-        self.stdin_end = b""  # the records that `leave_stdin` has made, which `finish` sends
+        self.stdin_end = b""  # the fields that `leave_stdin` has made, which `finish` sends
         self._is_replaced = False
         self.was_sent_exit = False
         self.on_window: Callable[[WindowSize], None] | None = None  # None: it may send no size of a window
@@ -72,11 +73,11 @@ class Launcher:
 
     async def output(self, fd: int, content: bytes) -> None:
         """Write `content` to the launcher's stdout (`fd` 1) or stderr (`fd` 2)."""
-        await self._send(records.STDOUT if fd == 1 else records.STDERR, content)
+        await self._send(launcher_frames.STDOUT if fd == 1 else launcher_frames.STDERR, content)
 
     def queue_output(self, fd: int, content: bytes) -> None:
         """Write as `output` does, but with the next frame or push, in the same system call."""
-        self._unsent += records.frame(records.STDOUT if fd == 1 else records.STDERR, content)
+        self._unsent += launcher_frames.frame(launcher_frames.STDOUT if fd == 1 else launcher_frames.STDERR, content)
 
     async def push(self) -> None:
         """Send what was queued."""
@@ -108,11 +109,11 @@ class Launcher:
 
     async def notice(self, line: str) -> None:
         """Write one line of our own to the launcher's stderr, without control characters."""
-        await self._send(records.NOTICE, printable(line, LONGEST_LINE).encode() + b"\n")
+        await self._send(launcher_frames.NOTICE, printable(line, LONGEST_LINE).encode() + b"\n")
 
     async def forbid_second_run(self) -> None:
         """Forbid the launcher to run the command itself if this master is lost."""
-        await self._send(records.ONCE, b"")
+        await self._send(launcher_frames.ONCE, b"")
 
     async def read_stdin(self, size: int, *, peek: bool = False) -> bytes:
         """Return the bytes of one read(2) of the launcher's stdin; b"" at the end.
@@ -123,11 +124,11 @@ class Launcher:
         async with self._reading_stdin:
             # A cancelled read is still answered. Its answer is the next piece and must not be lost.
             if self._asked_offset is None:
-                asked = records.pack_numbers(taken=self.peeked_bytes, size=min(size, STDIN_LIMIT_BYTES), peek=peek)
+                asked = pack_numbers(taken=self.peeked_bytes, size=min(size, STDIN_LIMIT_BYTES), peek=peek)
                 self.peeked_bytes = 0
                 await self._ask(-1, asked)
             kind, content = await self._answer()
-            self.peeked_bytes = len(content) if kind == records.PEEKED else 0
+            self.peeked_bytes = len(content) if kind == launcher_frames.PEEKED else 0
             return content
 
     async def read_stdin_at(self, offset: int, size: int) -> bytes:
@@ -142,7 +143,7 @@ class Launcher:
                     await self._answer()
             while size > 0:
                 asked = min(size, STDIN_LIMIT_BYTES)
-                await self._ask(offset, records.pack_numbers(size=asked, offset=offset))
+                await self._ask(offset, pack_numbers(size=asked, offset=offset))
                 _, content = await self._answer()
                 pieces.append(content)
                 if len(content) < asked:
@@ -156,7 +157,7 @@ class Launcher:
         if taken > 0 and not self._is_settled:
             self.peeked_bytes = left
             with trio.CancelScope(shield=True):  # a half-sent frame would end the conversation
-                await self._send(records.READ, records.pack_numbers(taken=taken))
+                await self._send(launcher_frames.READ, pack_numbers(taken=taken))
 
     async def stop_reading(self) -> None:
         """Withdraw the outstanding read, and wait until the launcher confirms that.
@@ -167,7 +168,7 @@ class Launcher:
         was_settled, self._is_settled = self._is_settled, True
         if was_settled or self._asked_offset is None:
             return
-        await self._send(records.READ, records.pack_numbers(size=0))
+        await self._send(launcher_frames.READ, pack_numbers(size=0))
         async with self._reading_stdin:  # a task that waits for the answer gets it first
             if self._is_answered is not None:
                 await self._is_answered.wait()
@@ -183,36 +184,36 @@ class Launcher:
     def unused_bytes(self) -> int:
         """The number of bytes that were consumed from the stdin but did not reach the job."""
         kind, content = self._answered or (b"", b"")
-        return len(content) if kind == records.STDIN and self._asked_offset == -1 else 0
+        return len(content) if kind == launcher_frames.STDIN and self._asked_offset == -1 else 0
 
     def leave_stdin(self, **numbers: int) -> None:
         """Set the final position of the stdin, which `finish` sends along with the exit.
 
         `numbers` are the fields `stdin_offset` or `stdin_taken` of the protocol, in bytes.
         """
-        self.stdin_end = records.pack_numbers(**numbers)
+        self.stdin_end = pack_numbers(**numbers)
 
     async def replace(self, recurse: bool) -> None:
         """Let the launcher execute the command itself; it sends no more frames.
 
         With `recurse`, launchers that the command starts send their commands to the master.
         """
-        await self._send(records.EXEC, _pack_exec(recurse, self._build_socket))
+        await self._send(launcher_frames.EXEC, _pack_exec(recurse, self._build_socket))
         self._is_replaced = True  # up to this line the launcher could cancel the job
 
     def replace_nowait(self, recurse: bool) -> None:
         """Do the same as `replace`. No other frame may be on its way."""
-        self._send_nowait(records.EXEC, _pack_exec(recurse, self._build_socket))
+        self._send_nowait(launcher_frames.EXEC, _pack_exec(recurse, self._build_socket))
         self._is_replaced = True
 
     async def finish(self, exit: Exit) -> None:
         """Let the launcher end as the command did."""
-        await self._send(records.EXIT, self.stdin_end + _pack_exit(exit))
+        await self._send(launcher_frames.EXIT, self.stdin_end + _pack_exit(exit))
         self.was_sent_exit = True
 
     def finish_nowait(self, exit: Exit) -> None:
         """Do the same as `finish`. No other frame may have been sent before."""
-        self._send_nowait(records.EXIT, _pack_exit(exit))
+        self._send_nowait(launcher_frames.EXIT, _pack_exit(exit))
 
     async def send_frames(self, frames: bytes) -> None:
         """Send frames to termite-ctl, a front end or a reader of the live stream."""
@@ -279,17 +280,17 @@ class Launcher:
         self._unread += self._frames.feed(received)
 
     def _take(self, kind: bytes, payload: bytes) -> None:
-        if kind in (records.STDIN, records.PEEKED, records.UNREADABLE):
+        if kind in (launcher_frames.STDIN, launcher_frames.PEEKED, launcher_frames.UNREADABLE):
             if self._is_answered is None or self._answered is not None:
                 raise RemoteProtocolError(f"a launcher sent {kind!r} without a request")
             self._answered = kind, payload
             self._is_answered.set()
-        elif kind == records.CANCEL:
+        elif kind == launcher_frames.CANCEL:
             raise LauncherGone(_parse_signal(payload))
-        elif kind == records.WINDOW and self.on_window is not None:
+        elif kind == launcher_frames.WINDOW and self.on_window is not None:
             self.on_window(_parse_window(payload))
-        elif kind == records.ALIVE:
-            self._unsent += records.frame(records.ALIVE)
+        elif kind == launcher_frames.ALIVE:
+            self._unsent += launcher_frames.frame(launcher_frames.ALIVE)
             self.push_nowait()
         else:
             raise RemoteProtocolError(f"a launcher sent {kind!r}")
@@ -300,7 +301,7 @@ class Launcher:
         self._is_answered = trio.Event()
         self._asked_offset = offset
         with trio.CancelScope(shield=True):  # a half-sent frame would end the conversation
-            await self._send(records.READ, payload)
+            await self._send(launcher_frames.READ, payload)
 
     async def _answer(self) -> tuple[bytes, bytes]:
         assert self._is_answered is not None, "a read is outstanding"
@@ -308,19 +309,19 @@ class Launcher:
         assert self._answered is not None, "the read was answered"
         kind, content = self._answered
         self._is_answered = self._answered = self._asked_offset = None
-        if kind == records.UNREADABLE:
+        if kind == launcher_frames.UNREADABLE:
             raise FsError(_parse_errno(content))
         return kind, content
 
     def _send_nowait(self, kind: bytes, payload: bytes) -> None:
         """Send the first frame of the connection, which always fits into the socket."""
         try:
-            launcher_calls.write(self.fd, records.frame(kind, payload))
+            launcher_calls.write(self.fd, launcher_frames.frame(kind, payload))
         except OSError:
             raise LauncherGone from None
 
     async def _send(self, kind: bytes, payload: bytes) -> None:
-        await self.send_frames(records.frame(kind, payload))
+        await self.send_frames(launcher_frames.frame(kind, payload))
 
     def _write_some(self) -> bool:
         """Write what fits into the socket, and return True if that is everything."""
@@ -341,17 +342,17 @@ class Launcher:
 
 def _pack_exec(recurse: bool, build_socket: bytes) -> bytes:
     if recurse and build_socket:
-        return records.pack_records([("recurse", b"1"), ("env", b"TERMITE_BUILD_SOCKET=" + build_socket)])
-    return records.pack_records([("recurse", b"1" if recurse else b"0")])
+        return pack_fields([("recurse", b"1"), ("env", b"TERMITE_BUILD_SOCKET=" + build_socket)])
+    return pack_fields([("recurse", b"1" if recurse else b"0")])
 
 
 def _pack_exit(exit: Exit) -> bytes:
-    return records.pack_records([("signal", b"%d" % exit.signal) if exit.signal else ("code", b"%d" % exit.code)])
+    return pack_fields([("signal", b"%d" % exit.signal) if exit.signal else ("code", b"%d" % exit.code)])
 
 
 def _parse_signal(payload: bytes) -> int:
     try:
-        number = int(dict(records.parse_records(payload)).get("signal", b"0"))
+        number = int(dict(parse_fields(payload)).get("signal", b"0"))
         if number not in range(NSIG):
             raise ValueError
         return number
@@ -361,14 +362,14 @@ def _parse_signal(payload: bytes) -> int:
 
 def _parse_window(payload: bytes) -> WindowSize:
     try:
-        return parse_window(dict(records.parse_records(payload)).get("window", b"").decode())
+        return parse_window(dict(parse_fields(payload)).get("window", b"").decode())
     except (ValueError, ValidationError):
         raise RemoteProtocolError(f"a window that has no size: {payload[:40]!r}") from None
 
 
 def _parse_errno(payload: bytes) -> int:
     try:
-        number = int(dict(records.parse_records(payload)).get("errno", b""))
+        number = int(dict(parse_fields(payload)).get("errno", b""))
         if number not in errorcode:
             raise ValueError
         return number

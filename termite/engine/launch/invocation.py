@@ -16,8 +16,9 @@ from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import How, Invocation, StdinFile, TerminalWish, WindowSize
 from termite.engine.status.control_requests import Vantage
+from termite.engine.wire.protocol.fields import parse_fields
+from termite.engine.wire.protocol.launcher_frames import VERSION
 from termite.engine.wire.protocol.messages import LIMITS, LIMITS_CHARACTERS
-from termite.engine.wire.protocol.records import VERSION, parse_records
 
 
 class OutputKind(enum.StrEnum):
@@ -116,7 +117,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
     Raise RemoteProtocolError, upon which the listener drops the connection, if it is malformed.
     """
     head, separator, rest = payload.partition(b"\0env=")  # the environment comes last
-    argv, notes, fields = _sort_records(head + b"\0" if separator else head)
+    argv, notes, fields = _sort_fields(head + b"\0" if separator else head)
     if fields.get("v") != VERSION:
         raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
     get = fields.get
@@ -151,22 +152,22 @@ def parse_invoke(payload: bytes) -> JobRequest:
     )
 
 
-def _sort_records(payload: bytes) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Return the words of the command, the notes, and all other records by key.
+def _sort_fields(payload: bytes) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Return the words of the command, the notes, and all other fields by key.
 
-    This does as `parse_records` does, but decodes all records at once.
+    This does as `parse_fields` does, but decodes all fields at once.
     """
     fields: dict[str, str] = {}
     argv: list[str] = []
     notes: dict[str, str] = {}
     if not payload.endswith(b"\0"):
-        raise RemoteProtocolError("a record without a NUL at its end")
-    for record in os.fsdecode(payload[:-1]).split("\0"):
-        key, equals, content = record.partition("=")
+        raise RemoteProtocolError("a field without a NUL at its end")
+    for field in os.fsdecode(payload[:-1]).split("\0"):
+        key, equals, content = field.partition("=")
         if key == "arg" and equals:
             argv.append(content)
         elif not equals:
-            raise RemoteProtocolError(f"a record without '=': {record[:40]!r}")
+            raise RemoteProtocolError(f"a field without '=': {field[:40]!r}")
         elif key == "note":
             name, _, text = content.partition("=")
             notes[name] = text
@@ -197,9 +198,9 @@ def _parse_command(argv: list[str], notes: dict[str, str], fields: dict[str, str
 
 @functools.lru_cache(maxsize=16)
 def _parse_environment(payload: bytes) -> Environment:
-    """Parse the `env` records, and remember the result: all commands of one make have the same."""
+    """Parse the `env` fields, and remember the result: all commands of one make have the same."""
     variables: dict[str, str] = {}
-    for key, content in parse_records(payload):
+    for key, content in parse_fields(payload):
         if key != "env":
             raise RemoteProtocolError(f"{key!r} after the environment")
         name, _, text = os.fsdecode(content).partition("=")

@@ -21,7 +21,7 @@ from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.model import Exit
 from termite.engine.status.control_requests import ControlAnswer, ControlRequest, parse_request
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 
 ACCEPT_RETRY_S = 0.1  # descriptors or memory ran out; they come back when a job ends
 
@@ -146,10 +146,10 @@ class LauncherListener:
         self._silent.discard(launcher)
 
     def _begin(self, launcher: Launcher, kind: bytes, payload: bytes) -> Rest | None:
-        if kind == records.INVOKE:
+        if kind == launcher_frames.INVOKE:
             rest = self._runner.begin(launcher, parse_invoke(payload))
             return functools.partial(self._serve_job, launcher, rest) if rest else None
-        if kind == records.CONTROL:
+        if kind == launcher_frames.CONTROL:
             return functools.partial(self._serve_control, launcher, payload)
         raise RemoteProtocolError(f"the first frame is {kind!r}")
 
@@ -179,15 +179,15 @@ class LauncherListener:
         with self._control() as control:
             while True:
                 try:
-                    reply = await control(parse_request(records.parse_object(payload)))
+                    reply = await control(parse_request(launcher_frames.parse_object(payload)))
                 except UserError as error:
                     reply = {"error": error.message, "hint": error.hint, "reason": error.reason.value}
                 if not isinstance(reply, dict):
                     await _feed(launcher, reply)
                     return
-                await launcher.send_frames(records.frame(records.ANSWER, json.dumps(reply).encode()))
+                await launcher.send_frames(launcher_frames.frame(launcher_frames.ANSWER, json.dumps(reply).encode()))
                 kind, payload = await launcher.next_frame()
-                if kind != records.CONTROL:
+                if kind != launcher_frames.CONTROL:
                     raise RemoteProtocolError(f"termite-ctl sent {kind!r}")
 
 

@@ -8,7 +8,7 @@
   kills by the kernel, and for sandboxes that stand still.
 
 The programs are those of `native/sandbox/`. The room imports `errors`, `model`, `host` and the
-records of `wire` of the engine, and no other room.
+fields of `wire` of the engine, and no other room.
 Do not touch: `sandbox_order` is the only place that packs an order. This process must not move or
 remove what jobs have written, because overlayfs may hold a lock while it waits for this process.
 """

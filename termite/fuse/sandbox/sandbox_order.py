@@ -1,6 +1,6 @@
 """Pack the order that a waiting sandbox gets: what to run, in which view, and as which user.
 
-An order is a sequence of records (`wire/protocol/records.py`). `native/sandbox/` reads it, and
+An order is a sequence of fields (`wire/protocol/fields.py`). `native/sandbox/` reads it, and
 docs/develop/protocol.md lists its keys. This module is the only one that packs them. The
 descriptors of the order's message stand in this order: stdout, stderr, the memory file of a large
 order, stdin, the memory file of the trace.
@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from termite.engine.model import TerminalWish, TraceMode
-from termite.engine.wire.protocol.records import pack_all, pack_records
+from termite.engine.wire.protocol.fields import pack_all, pack_fields
 from termite.fuse.job_terminal import JobTerminal
 
 MAX_MESSAGE_BYTES = 64 * 1024  # the sandbox reads so much as one message; a larger order is in a memory file
@@ -68,7 +68,7 @@ class SandboxSpec(msgspec.Struct, frozen=True):
 
 def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
     """Return the order for `spec`; `scratch` is the job's own directory."""
-    records = [
+    fields = [
         ("mount", os.fsencode(spec.mount)),
         ("lower", os.fsencode(spec.lower)),
         ("scratch", os.fsencode(scratch)),
@@ -85,21 +85,21 @@ def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
         ("ignored", b"%d" % spec.ignored),
     ]
     if spec.stdin_offset >= 0:
-        records += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]
+        fields += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]
     if spec.processes:
-        records.append(("nproc", b"%d" % spec.processes))
+        fields.append(("nproc", b"%d" % spec.processes))
     if spec.stdin_closed:
-        records.append(("stdin_closed", b"1"))
+        fields.append(("stdin_closed", b"1"))
     if spec.hostname:
-        records.append(("hostname", os.fsencode(spec.hostname)))
+        fields.append(("hostname", os.fsencode(spec.hostname)))
     if spec.trace:
-        records.append(("trace", b"%d" % spec.trace))
+        fields.append(("trace", b"%d" % spec.trace))
     if spec.terminal is not None:
-        records += _terminal_records(spec.terminal.wish)
-    return pack_records(records) + pack_all("arg", spec.argv) + pack_all("env", spec.env)
+        fields += _terminal_fields(spec.terminal.wish)
+    return pack_fields(fields) + pack_all("arg", spec.argv) + pack_all("env", spec.env)
 
 
-def _terminal_records(wish: TerminalWish) -> list[tuple[str, bytes]]:
+def _terminal_fields(wish: TerminalWish) -> list[tuple[str, bytes]]:
     streams = (wish.stdin, wish.stdout, wish.stderr, wish.is_stderr_apart, wish.is_typed_at)
     terminals = sum(bit << place for place, bit in enumerate(streams))  # enum terminals of native/sandbox/sandbox.h
     size = wish.size

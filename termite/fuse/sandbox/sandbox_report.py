@@ -1,6 +1,6 @@
 """Read the report that a sandbox sends at the end of its job: how the command ended, and its usage.
 
-A report is one message of records (`wire/protocol/records.py`). `native/sandbox/` writes it, and
+A report is one message of fields (`wire/protocol/fields.py`). `native/sandbox/` writes it, and
 docs/develop/protocol.md lists its keys. A sandbox that was killed sends none.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Exit, TraceGap, Usage
-from termite.engine.wire.protocol.records import parse_records
+from termite.engine.wire.protocol.fields import parse_fields
 
 REPORT_BYTES = 16 * 1024  # the longest text of a report is a path with an error
 LARGEST = 2**63 - 1  # of a number in a report
@@ -75,85 +75,85 @@ class SandboxResult(msgspec.Struct, frozen=True):
 
 
 def parse_report(message: bytes) -> dict[str, str]:
-    """Return the records of a report; there are none if the sandbox was killed.
+    """Return the fields of a report; there are none if the sandbox was killed.
 
-    Raise Retryable if it is not made of records.
+    Raise Retryable if it is not made of fields.
     """
     try:
-        return {key: content.decode(errors="replace") for key, content in parse_records(message)}
+        return {key: content.decode(errors="replace") for key, content in parse_fields(message)}
     except RemoteProtocolError as error:
         raise Retryable(Reason.SANDBOX_FAILED, f"a report that cannot be read: {error}") from None
 
 
 def sandbox_result(
-    records: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path, paths: bytes = b""
+    fields: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path, paths: bytes = b""
 ) -> SandboxResult:
-    """Return the result that the records of a report describe. `paths` are those of its trace.
+    """Return the result that the fields of a report describe. `paths` are those of its trace.
 
     `earliest_ns` stands in for a start time that is not known. Raises Retryable if the sandbox has
     failed, and NotAtRest if another job writes to a file of this one; both run the job once more.
     Raise Retryable with a reason that `is_for_here` if the job needs the submitter's machine, and
     with TRACE_DISTURBED if it has to run again without a trace.
     """
-    if "error" in records:
-        raise Retryable(Reason.SANDBOX_FAILED, records["error"])
-    if "here" in records:
-        raise Retryable(SENT_HOME.get(records["here"], Reason.SANDBOX_FAILED))
-    if "busy" in records:
+    if "error" in fields:
+        raise Retryable(Reason.SANDBOX_FAILED, fields["error"])
+    if "here" in fields:
+        raise Retryable(SENT_HOME.get(fields["here"], Reason.SANDBOX_FAILED))
+    if "busy" in fields:
         raise NotAtRest("another job has a file of this one open for writing")
-    exec_errno = _number(records, "exec", 0)
-    started_ns = _number(records, "started_ns", earliest_ns)  # a killed job, or one that never started, has none
-    ended_ns = _number(records, "ended_ns", time.time_ns())
-    exit = _exit_in(records, exec_errno, timed_out)
+    exec_errno = _number(fields, "exec", 0)
+    started_ns = _number(fields, "started_ns", earliest_ns)  # a killed job, or one that never started, has none
+    ended_ns = _number(fields, "ended_ns", time.time_ns())
+    exit = _exit_in(fields, exec_errno, timed_out)
     usage = Usage(
         wall_s=(ended_ns - started_ns) / 1e9,
-        user_s=_number(records, "user_us", 0) / 1e6,
-        system_s=_number(records, "system_us", 0) / 1e6,
-        peak_memory_bytes=_number(records, "maxrss_kb", 0) * 1024,
+        user_s=_number(fields, "user_us", 0) / 1e6,
+        system_s=_number(fields, "system_us", 0) / 1e6,
+        peak_memory_bytes=_number(fields, "maxrss_kb", 0) * 1024,
     )
-    offset, is_full = _number(records, "stdin_offset", -1), "full" in records
-    made, is_linked, is_left = _number(records, "made", 0), "linked" in records, "left" in records
-    written_bytes = _number(records, "written", 0)
-    trace = _trace(records, paths) if "calls" in records else None
+    offset, is_full = _number(fields, "stdin_offset", -1), "full" in fields
+    made, is_linked, is_left = _number(fields, "made", 0), "linked" in fields, "left" in fields
+    written_bytes = _number(fields, "written", 0)
+    trace = _trace(fields, paths) if "calls" in fields else None
     spans = (usage, started_ns, ended_ns, timed_out)
     return SandboxResult(
         exit, exec_errno, *spans, upper, offset, is_full, made, is_linked, is_left, written_bytes, trace
     )
 
 
-def _exit_in(records: Mapping[str, str], exec_errno: int, timed_out: bool) -> Exit:
+def _exit_in(fields: Mapping[str, str], exec_errno: int, timed_out: bool) -> Exit:
     """Return the exit of the command. Raise Retryable if the sandbox died before it."""
-    if timed_out and records:  # without a report nobody has seen that all of the job is dead
+    if timed_out and fields:  # without a report nobody has seen that all of the job is dead
         return Exit(0, signal.SIGKILL)
     if exec_errno:
         return Exit(127 if exec_errno in NOT_FOUND else 126)
-    if "status" in records:
-        return _exit_of(_number(records, "status", 0))
+    if "status" in fields:
+        return _exit_of(_number(fields, "status", 0))
     raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before its command ended")
 
 
-def _trace(records: Mapping[str, str], paths: bytes) -> NotedTrace:
+def _trace(fields: Mapping[str, str], paths: bytes) -> NotedTrace:
     """Return the trace. Raise Retryable if the trace has changed what the job did.
 
     A signal has then ended calls that it does not end otherwise, or a tracer of the job's own has
     missed calls.
     """
-    lost, gaps = _number(records, "lost", 0), _number(records, "gaps", 0)
+    lost, gaps = _number(fields, "lost", 0), _number(fields, "gaps", 0)
     if lost or gaps & TraceGap.FILTER:
         raise Retryable(Reason.TRACE_DISTURBED, f"{lost} system calls" if lost else "a filter of its own")
-    return NotedTrace(paths, max(_number(records, "calls", 0), 0), gaps & int(~TraceGap(0)))
+    return NotedTrace(paths, max(_number(fields, "calls", 0), 0), gaps & int(~TraceGap(0)))
 
 
 _LARGEST_STATUS = 0xFFFF  # of wait(2)
 
 
-def _number(records: Mapping[str, str], key: str, usual: int) -> int:
-    """Return the number of a record, or `usual` if there is none.
+def _number(fields: Mapping[str, str], key: str, usual: int) -> int:
+    """Return the number of a field, or `usual` if there is none.
 
     Raise Retryable for another text.
     """
     try:
-        number = int(records.get(key, usual))
+        number = int(fields.get(key, usual))
     except ValueError:
         number = -LARGEST - 1
     if not -LARGEST <= number <= LARGEST:

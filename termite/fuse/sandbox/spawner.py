@@ -23,7 +23,7 @@ import trio
 
 from termite.engine.errors import Reason, Retryable
 from termite.engine.model import TraceMode
-from termite.engine.wire.protocol.records import parse_records
+from termite.engine.wire.protocol.fields import parse_fields
 from termite.fuse import mirror_calls
 from termite.fuse.sandbox.standstill import ServerStandstill
 
@@ -78,7 +78,7 @@ class WaitingSandbox:
             return True
         except OSError:  # it has ended
             return False
-        for _, reason in parse_records(said):
+        for _, reason in parse_fields(said):
             raise Retryable(Reason.SANDBOX_FAILED, reason.decode(errors="replace"))
         return False
 
@@ -251,27 +251,27 @@ class Spawner:
                 log.warning("spawner-died pid=%d", self._pid)
                 self._stop()
                 return
-            records = {key: content.decode(errors="replace") for key, content in parse_records(said)}
-            if "error" in records and not self._asked:  # of the watched calls: its end follows
-                log.warning("spawner-failed pid=%d reason=%r", self._pid, records["error"])
+            fields = {key: content.decode(errors="replace") for key, content in parse_fields(said)}
+            if "error" in fields and not self._asked:  # of the watched calls: its end follows
+                log.warning("spawner-failed pid=%d reason=%r", self._pid, fields["error"])
                 continue
             self._asked -= 1
-            if "untraceable" in records:
+            if "untraceable" in fields:
                 self._stop()
-                raise Untraceable(records["untraceable"])
-            if "error" in records:
-                raise Retryable(Reason.SANDBOX_FAILED, records["error"])
-            if "unfiltered" in records:  # it says so once; jobs run without the filter
-                log.warning("spawner-unfiltered pid=%d reason=%s", self._pid, records["unfiltered"])
-            if "unwatched" in records:
-                log.warning("spawner-unwatched pid=%d reason=%s", self._pid, records["unwatched"])
+                raise Untraceable(fields["untraceable"])
+            if "error" in fields:
+                raise Retryable(Reason.SANDBOX_FAILED, fields["error"])
+            if "unfiltered" in fields:  # it says so once; jobs run without the filter
+                log.warning("spawner-unfiltered pid=%d reason=%s", self._pid, fields["unfiltered"])
+            if "unwatched" in fields:
+                log.warning("spawner-unwatched pid=%d reason=%s", self._pid, fields["unwatched"])
                 self._is_watching = False
             if len(fds) != 2:
                 for fd in fds:
                     os.close(fd)
                 raise Retryable(Reason.SANDBOX_FAILED, "too many open files")
             channel, pidfd = fds
-            self._ready.append(WaitingSandbox(int(records["pid"]), pidfd, _seqpacket(channel), self._watcher))
+            self._ready.append(WaitingSandbox(int(fields["pid"]), pidfd, _seqpacket(channel), self._watcher))
 
     def _start(self) -> None:
         try:

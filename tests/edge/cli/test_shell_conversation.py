@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_fields, pack_numbers
 
 # `poll` has found keys just before the signal of a new size came, so that its result lacks that.
 PROGRAM = """
@@ -39,17 +40,17 @@ def test_a_size_that_came_before_a_key_is_sent_before_it() -> None:
         os.close(inner)
         theirs.close()
         ours.settimeout(20)
-        ours.sendall(records.frame(records.READ, records.pack_records([("size", b"100")])))
+        ours.sendall(launcher_frames.frame(launcher_frames.READ, pack_fields([("size", b"100")])))
         os.write(end, b"x\n")
-        frames, seen = records.FrameBuffer(), list[bytes]()
-        while not seen or seen[-1] != records.STDIN:
+        frames, seen = launcher_frames.FrameBuffer(), list[bytes]()
+        while not seen or seen[-1] != launcher_frames.STDIN:
             received = ours.recv(4096)
             assert received
             seen += [kind for kind, _ in frames.feed(received)]
-        ours.sendall(records.frame(records.EXIT, records.pack_numbers(code=0)))
+        ours.sendall(launcher_frames.frame(launcher_frames.EXIT, pack_numbers(code=0)))
         os.close(end)
         process.wait(20)
-    assert seen == [records.WINDOW, records.STDIN]
+    assert seen == [launcher_frames.WINDOW, launcher_frames.STDIN]
 
 
 GONE = """

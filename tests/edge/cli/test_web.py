@@ -23,7 +23,7 @@ from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.pages import now_part
 from termite.cli.web.site import end_launcher
 from termite.engine.history.logic.job_record import Where
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 from tests.live_master import serving
 from tests.synthetic_builds import events_of, synthetic_build, synthetic_history, write_history
 
@@ -292,8 +292,13 @@ async def test_it_follows_a_master_that_comes_and_goes(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (records.frame(records.ANSWER, b'{"error": "unknown command watch", "hint": "an older one"}'), "an older one"),
-        (records.frame(records.EVENT, b'["Unheard"]'), "an event that cannot be read"),
+        (
+            launcher_frames.frame(
+                launcher_frames.ANSWER, b'{"error": "unknown command watch", "hint": "an older one"}'
+            ),
+            "an older one",
+        ),
+        (launcher_frames.frame(launcher_frames.EVENT, b'["Unheard"]'), "an event that cannot be read"),
     ],
     ids=["older", "newer"],
 )

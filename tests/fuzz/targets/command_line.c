@@ -4,7 +4,7 @@
  * The words of the input have a NUL between them; the first byte chooses the launcher's name. */
 #include "../process.h"
 #include "../../../native/launcher/launcher.h"
-#include "../../../native/shared/records.h"
+#include "../../../native/shared/fields.h"
 
 enum { MOST_WORDS = 512 };
 
@@ -19,7 +19,7 @@ ssize_t __wrap_write(int fd, const void *bytes, size_t length)
     return is_running() ? (ssize_t)length : __real_write(fd, bytes, length);
 }
 
-/* Check that the records `arg` of the frame are the words of `argv`. */
+/* Check that the fields `arg` of the frame are the words of `argv`. */
 static void check_frame(char **argv)
 {
     char *cursor = frame.bytes + 5, *end = frame.bytes + frame.length, *key, *value;
@@ -28,7 +28,7 @@ static void check_frame(char **argv)
     for (int i = 3; i >= 0; i--)
         length = length << 8 | (unsigned char)frame.bytes[i];
     expect(length == frame.length - 5, "the length of the frame is right");
-    while (record_next(&cursor, end, &key, &value, &malformed)) {
+    while (field_next(&cursor, end, &key, &value, &malformed)) {
         in_environment = in_environment || strcmp(key, "env") == 0;
         expect(!in_environment || strcmp(key, "env") == 0, "the environment comes last");
         if (strcmp(key, "arg") == 0)

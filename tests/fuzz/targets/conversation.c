@@ -108,8 +108,8 @@ _Noreturn void run_command(const struct command *command, const struct local_run
     end_run(RAN_HERE);
 }
 
-/* Give what is left of the input as the records of termite-redo. */
-enum redo_answer ask_plan(char *records, size_t size, size_t *length)
+/* Give what is left of the input as the fields of termite-redo. */
+enum redo_answer ask_plan(char *fields, size_t size, size_t *length)
 {
     *length = 0;
     if (flags & PLAN_FAILS)
@@ -117,7 +117,7 @@ enum redo_answer ask_plan(char *records, size_t size, size_t *length)
     if (!(flags & IN_A_PLAN))
         return REDO_ABSENT;
     *length = stream_length < size ? stream_length : size;
-    memcpy(records, stream, *length);
+    memcpy(fields, stream, *length);
     return REDO_ENDED;
 }
 

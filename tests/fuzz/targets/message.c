@@ -1,7 +1,7 @@
 /* Receive any message as an order (native/sandbox/order.c): its size, its descriptors, and the
- * file with its records.
+ * file with its fields.
  *
- * The first byte of the input says how many descriptors come along, whether the records are in a
+ * The first byte of the input says how many descriptors come along, whether the fields are in a
  * file, and whether the message is longer than a sandbox takes. */
 #include "../process.h"
 #include "../../../native/sandbox/sandbox.h"

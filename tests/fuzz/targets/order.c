@@ -1,4 +1,4 @@
-/* Parse any bytes as the records of an order (native/sandbox/order.c). */
+/* Parse any bytes as the fields of an order (native/sandbox/order.c). */
 #include "../process.h"
 #include "../../../native/sandbox/sandbox.h"
 
@@ -9,14 +9,14 @@ ssize_t __wrap_write(int fd, const void *bytes, size_t length);
 
 static struct job job;
 
-/* Take the report of a refusal, which must be one record. */
+/* Take the report of a refusal, which must be one field. */
 ssize_t __wrap_write(int fd, const void *bytes, size_t length)
 {
     if (!is_running())
         return __real_write(fd, bytes, length);
     const char *report = bytes;
     expect(length > 6 && memcmp(report, "error=", 6) == 0, "a refusal is reported as an error");
-    expect(memchr(report, '\0', length) == report + length - 1, "a report is one record");
+    expect(memchr(report, '\0', length) == report + length - 1, "a report is one field");
     return (ssize_t)length;
 }
 

@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from termite.engine.wire.protocol import message_base, messages, records
+from termite.engine.wire.protocol import launcher_frames, message_base, messages
 
 TOP = Path(__file__).parents[3]
 PROTOCOL = (TOP / "docs" / "develop" / "protocol.md").read_text()
@@ -213,7 +213,7 @@ def test_every_message_between_daemons_is_described() -> None:
 
 
 def test_every_frame_of_a_launcher_is_described() -> None:
-    kinds = {kind.decode() for kind in vars(records).values() if isinstance(kind, bytes) and len(kind) == 1}
+    kinds = {kind.decode() for kind in vars(launcher_frames).values() if isinstance(kind, bytes) and len(kind) == 1}
     assert len(kinds) > 10
     assert {kind for kind in kinds if f"`{kind}`" not in PROTOCOL} == set()
 

@@ -22,7 +22,7 @@ from termite.engine.decide.logic.rules import KEYS
 from termite.engine.decide.logic.switches import VARIABLES
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.model import TerminalWish, TraceMode, WindowSize
-from termite.engine.wire.protocol.records import parse_records
+from termite.engine.wire.protocol.fields import parse_fields
 from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, SandboxSpec, pack_order
 from tests.unit.docs.product_code import PRODUCT, calls, product_modules, product_nodes
@@ -373,7 +373,7 @@ def test_every_key_of_an_order_is_described_and_has_two_sides() -> None:
         terminal=JobTerminal(TerminalWish(WindowSize())),
         trace=TraceMode.EXACT,
     )  # every key that a mirror can send
-    sent = {key for key, _ in parse_records(pack_order(spec, Path("/s")) + LARGE_ORDER)}
+    sent = {key for key, _ in parse_fields(pack_order(spec, Path("/s")) + LARGE_ORDER)}
     table = protocol_rows("key of an order")
     assert len(accepted) > 15
     assert set(table) == accepted
@@ -382,9 +382,9 @@ def test_every_key_of_an_order_is_described_and_has_two_sides() -> None:
 
 def test_every_key_of_a_report_is_described() -> None:
     source = c_text("native/sandbox", "native/sandbox/trace")
-    written = set(re.findall(r'(?:record_add(?:_number)?\(&?said, |end_with\()"(\w+)"', source))
+    written = set(re.findall(r'(?:field_add(?:_number)?\(&?said, |end_with\()"(\w+)"', source))
     reader = "".join((PRODUCT / "fuse" / "sandbox" / name).read_text() for name in ("sandbox_report.py", "spawner.py"))
-    read = set(re.findall(r'records(?:\.get\(|\[)"(\w+)"', reader)) | set(re.findall(r'"(\w+)" in records', reader))
+    read = set(re.findall(r'fields(?:\.get\(|\[)"(\w+)"', reader)) | set(re.findall(r'"(\w+)" in fields', reader))
     tables = {*protocol_rows("key of a report"), *protocol_rows("key of an answer")}
     assert len(written) > 10
     assert tables == written

@@ -13,7 +13,8 @@ from termite.cli.places import records_directory, working_directory
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError
 from termite.engine.launch.vantage import own_vantage
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_fields
 
 ARGUMENTS = "[JOB] [-- COMMAND]"
 PLAIN_SHELL = "/bin/sh"
@@ -41,7 +42,7 @@ def _run(flags: Namespace) -> int:
     recorded = _recorded_directory(job, own or master.path.parent) if job else None
     invocation = _invocation(job, keeps, argv, is_typed_at, recorded)
     connection = master.hand_over()
-    connection.sendall(records.frame(records.INVOKE, invocation))
+    connection.sendall(launcher_frames.frame(launcher_frames.INVOKE, invocation))
     with Screen(is_typed_at) as screen:
         return Conversation(connection, screen).run()
 
@@ -85,7 +86,7 @@ def _invocation(job: int, keeps: bool, argv: Sequence[str], is_typed_at: bool, r
     umask = os.umask(0)
     os.umask(umask)
     fields = {
-        "v": records.VERSION.encode(),
+        "v": launcher_frames.VERSION.encode(),
         "how": b"direct",
         "exe": os.fsencode(argv[0]),
         "search": b"1",
@@ -107,7 +108,7 @@ def _invocation(job: int, keeps: bool, argv: Sequence[str], is_typed_at: bool, r
         fields["window"] = window()
     words = [("arg", os.fsencode(word)) for word in argv]
     env = [("env", os.fsencode(f"{name}={text}")) for name, text in os.environ.items()]
-    return records.pack_records([*fields.items(), *words, *env])
+    return pack_fields([*fields.items(), *words, *env])
 
 
 SUBCOMMAND = Subcommand(

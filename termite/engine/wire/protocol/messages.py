@@ -160,7 +160,7 @@ class Run(Message, frozen=True):
     def __post_init__(self) -> None:
         """Refuse values that execve and chdir cannot take.
 
-        A NUL would also end a record of the order that the sandbox gets.
+        A NUL would also end a field of the order that the sandbox gets.
         """
         if b"\0" in b"".join((*self.argv, *self.env, self.exe, self.cwd)):
             raise ValueError("a NUL byte in a command, its environment or its directory")

@@ -19,7 +19,7 @@ from termite.engine.history.logic.live_events import (
     Snapshot,
     pack_event,
 )
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 from tests.live_master import serving
 from tests.synthetic_builds import events_of, synthetic_build
 
@@ -87,7 +87,7 @@ async def test_a_reader_that_leaves_without_reading_is_forgotten(tmp_path: Path)
     async with serving(tmp_path / "socket") as master:
         with socket.socket(socket.AF_UNIX) as reader:
             reader.connect(str(tmp_path / "socket"))
-            reader.sendall(records.frame(records.CONTROL, json.dumps({"command": "watch"}).encode()))
+            reader.sendall(launcher_frames.frame(launcher_frames.CONTROL, json.dumps({"command": "watch"}).encode()))
             await until(lambda: master.watchers.are_there)
             big = QueueWaits("x" * 100_000)
             for _ in range(8):
@@ -100,7 +100,7 @@ async def test_a_reader_that_leaves_without_reading_is_forgotten(tmp_path: Path)
 async def test_a_reader_that_sends_more_is_dropped(tmp_path: Path) -> None:
     async with serving(tmp_path / "socket") as master:
         stream = await trio.open_unix_socket(str(tmp_path / "socket"))
-        watch = records.frame(records.CONTROL, json.dumps({"command": "watch"}).encode())
+        watch = launcher_frames.frame(launcher_frames.CONTROL, json.dumps({"command": "watch"}).encode())
         await stream.send_all(watch + watch)
         events = [event async for event in LiveStream(stream)]
         assert len(events) <= 1
@@ -115,10 +115,10 @@ async def test_there_is_an_error_without_a_master_and_with_an_old_one(tmp_path: 
     ours, theirs = socket.socketpair()
     stream = LiveStream(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
     answer = {"error": "unknown command 'watch'", "hint": "the master may have another version"}
-    theirs.sendall(records.frame(records.ANSWER, json.dumps(answer).encode()))
+    theirs.sendall(launcher_frames.frame(launcher_frames.ANSWER, json.dumps(answer).encode()))
     with pytest.raises(UserError, match="unknown command"):
         await anext(stream)
-    theirs.sendall(records.frame(records.NOTICE, b"x"))
+    theirs.sendall(launcher_frames.frame(launcher_frames.NOTICE, b"x"))
     with pytest.raises(RemoteProtocolError, match="in its stream"):
         await anext(stream)
     ours.close()
@@ -127,7 +127,7 @@ async def test_there_is_an_error_without_a_master_and_with_an_old_one(tmp_path: 
 
 async def test_events_that_arrive_in_pieces_are_read_whole() -> None:
     events = events_of(synthetic_build(3))
-    content = b"".join(records.frame(records.EVENT, pack_event(event)) for event in events)
+    content = b"".join(launcher_frames.frame(launcher_frames.EVENT, pack_event(event)) for event in events)
     send, receive = trio.testing.memory_stream_one_way_pair()
     stream = LiveStream(receive)
     for at in range(0, len(content), 7):

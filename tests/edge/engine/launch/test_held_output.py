@@ -12,7 +12,7 @@ import trio.testing
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest, OutputKind
 from termite.engine.launch.output import HeldOutputs, JobOutput
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 
 LARGE_BYTES = 4 * 1024 * 1024  # more than a socket takes
 
@@ -35,7 +35,7 @@ async def test_output_that_fits_is_shown_at_once(ends: tuple[socket.socket, sock
     assert output.show_held_nowait(), "there is none"
     await output.forward(b"1text")
     assert output.show_held_nowait() and output.has_shown
-    assert ends[1].recv(99) == records.frame(records.STDOUT, b"text")
+    assert ends[1].recv(99) == launcher_frames.frame(launcher_frames.STDOUT, b"text")
 
 
 @pytest.mark.parametrize("is_released", [False, True], ids=["held", "released before"])
@@ -56,4 +56,4 @@ async def test_output_that_does_not_fit_is_left_to_somebody_who_can_wait(
             await trio.lowlevel.wait_readable(ends[1])
             received += ends[1].recv(LARGE_BYTES)
     assert output.show_held_nowait()
-    assert received == records.frame(records.STDOUT, b"x" * LARGE_BYTES)
+    assert received == launcher_frames.frame(launcher_frames.STDOUT, b"x" * LARGE_BYTES)

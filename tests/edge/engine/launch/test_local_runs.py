@@ -16,7 +16,7 @@ from termite.engine.launch import connection as launcher_module
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.local_runs import LocalRuns
 from termite.engine.loop.fd_watcher import FdWatcher
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 from tests.unit.engine.launch.test_local_runs import slots_of
 
 
@@ -71,7 +71,7 @@ async def test_the_slot_is_held_until_the_process_has_ended_whoever_waits(home: 
         theirs.setblocking(False)
         with trio.fail_after(10):
             await trio.lowlevel.wait_readable(theirs)
-        assert theirs.recv(100) == records.frame(records.EXEC, b"recurse=0\0")
+        assert theirs.recv(100) == launcher_frames.frame(launcher_frames.EXEC, b"recurse=0\0")
         await trio.testing.wait_all_tasks_blocked()
         assert (home.runs.running, home.runs.slots.running) == (1, 1)
 

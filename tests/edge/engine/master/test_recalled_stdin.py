@@ -8,7 +8,8 @@ import pytest
 
 from termite.engine.launch import job_stdin
 from termite.engine.recall.look_up import evidence
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_numbers
 from termite.engine.wire.protocol.messages import Ran, Run
 from tests.edge.engine.master.test_recalled_jobs import DONE, STREAMS, CachingWorld, traced
 from tests.edge.engine.master.test_run_job import FILE, ran, stdin_of
@@ -37,8 +38,8 @@ async def feed(world: CachingWorld, content: bytes, mtime_ns: bytes = b"1") -> l
     fields = {**STREAMS, **FILE, "stdin_size": size, "stdin_mtime_ns": mtime_ns, "stdin_offset": b"0"}
     async with world.launcher("gcc", "-c", "x.c", fields=fields, LANG="C") as launched:
         if 0 < len(content) <= job_stdin.HELD_FILE_BYTES:
-            assert await launched.frames() == [(b"R", records.pack_numbers(size=len(content), offset=0))]
-            await launched.send(records.STDIN, content)
+            assert await launched.frames() == [(b"R", pack_numbers(size=len(content), offset=0))]
+            await launched.send(launcher_frames.STDIN, content)
         told = await launched.rest()
     assert world.master.cache is not None
     for weak in world.master.cache._write():

@@ -32,7 +32,7 @@ from termite.engine.master.recording.record_keeper import RecordKeeper
 from termite.engine.master.recording.recorder import Recorder
 from termite.engine.master.recording.recorder_config import RecorderConfig
 from termite.engine.model import Change, Command, Exit, How, Invocation, Verdict
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 
 ENV = Environment({})
 
@@ -216,7 +216,7 @@ async def test_every_reader_learns_what_the_snapshot_of_another_has_found() -> N
     states = [LiveState(), LiveState()]
 
     async def read(state: LiveState) -> None:
-        frames = records.FrameBuffer()
+        frames = launcher_frames.FrameBuffer()
 
         async def send(sent: bytes) -> None:
             for _, payload in frames.feed(sent):

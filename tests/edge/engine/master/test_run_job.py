@@ -76,7 +76,8 @@ from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.publication import Published, Ticket
 from termite.engine.tree.tools.tool_homes import ToolPlace
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
+from termite.engine.wire.protocol.fields import pack_fields, pack_numbers
 from termite.engine.wire.protocol.messages import Ran, Run
 
 CONTENT = b"object"
@@ -347,7 +348,7 @@ class World:
                     said = [*{**dict(INVOKED), "umask": b"022", **(fields or {"stdin": b"read"})}.items()]
                     said += [("arg", os.fsencode(word)) for word in argv]
                     said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
-                    await launched.send(records.INVOKE, records.pack_records(said))
+                    await launched.send(launcher_frames.INVOKE, pack_fields(said))
                     self.let_in(theirs)
                     try:
                         yield launched
@@ -369,10 +370,10 @@ class Launched:
     def __init__(self, stream: trio.SocketStream, process: "subprocess.Popen[bytes]") -> None:
         self._stream = stream
         self._process = process
-        self._frames = records.FrameBuffer()
+        self._frames = launcher_frames.FrameBuffer()
 
     async def send(self, kind: bytes, payload: bytes = b"") -> None:
-        await self._stream.send_all(records.frame(kind, payload))
+        await self._stream.send_all(launcher_frames.frame(kind, payload))
 
     def end_command(self) -> None:
         """End the process that was the launcher and then became the command."""
@@ -399,7 +400,7 @@ class Launched:
         told: list[tuple[bytes, bytes]] = []
         while (frames := await self.frames()) is not None:
             told += frames
-            if any(kind in (records.EXIT, records.EXEC) for kind, _ in frames):
+            if any(kind in (launcher_frames.EXIT, launcher_frames.EXEC) for kind, _ in frames):
                 break
         return told
 
@@ -993,7 +994,7 @@ async def test_a_refused_result_of_a_command_that_has_read_its_input_fails_with_
     world = World(tmp_path, run)
     async with world.launcher("sort", fields=PIPES | {"stdin": b"read"}) as launched:
         await launched.frames()
-        await launched.send(records.STDIN, b"ab")
+        await launched.send(launcher_frames.STDIN, b"ab")
         told = await launched.rest()
     assert [kind for kind, _ in told] == [b"N", b"E"] and told[1][1] == b"code=101\0"
 
@@ -1270,8 +1271,8 @@ async def test_a_job_that_has_read_its_input_is_fed_again_from_memory(tmp_path: 
 
     world.master.pool = cast(Pool, FakePool([reading(lost_worker()), reading(ran())], world.steps))
     async with world.launcher("sort") as launched:
-        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=2, peek=0))]
-        await launched.send(records.STDIN, b"abc")  # more than was asked for is not lost
+        assert await launched.frames() == [(b"R", pack_numbers(taken=0, size=2, peek=0))]
+        await launched.send(launcher_frames.STDIN, b"abc")  # more than was asked for is not lost
         assert await launched.frames() == [(b"E", b"code=0\0")]
     assert read == [b"ab", b"c", b"ab", b"c"]
 
@@ -1287,7 +1288,7 @@ async def test_a_job_that_has_read_its_input_is_never_run_here(tmp_path: Path) -
     world.master.pool = cast(Pool, FakePool([run], world.steps))
     async with world.launcher("sort") as launched:
         await launched.frames()
-        await launched.send(records.STDIN, b"ab")
+        await launched.send(launcher_frames.STDIN, b"ab")
         told = await launched.rest()
     assert told[-1] == (b"E", b"code=101\0")
 
@@ -1313,8 +1314,8 @@ async def test_what_was_only_peeked_is_fed_again_and_what_was_taken_of_it_is_tol
 
     world.master.pool = cast(Pool, FakePool([lost, done], world.steps))
     async with world.launcher("sort") as launched:
-        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=9, peek=1))]
-        await launched.send(records.PEEKED, b"abcdef")
+        assert await launched.frames() == [(b"R", pack_numbers(taken=0, size=9, peek=1))]
+        await launched.send(launcher_frames.PEEKED, b"abcdef")
         told = await launched.rest()
     assert told == [(b"R", b"taken=3\0"), (b"E", b"stdin_taken=1\0code=0\0")]
     assert read == [b"abcdef", b"ab", b"cdef"]
@@ -1331,7 +1332,7 @@ async def test_a_job_that_has_only_peeked_may_run_here(tmp_path: Path) -> None:
     world.master.pool = cast(Pool, FakePool([run], world.steps))
     async with world.launcher("sort") as launched:
         await launched.frames()
-        await launched.send(records.PEEKED, b"ab")
+        await launched.send(launcher_frames.PEEKED, b"ab")
         told = await launched.first(2)
         assert [kind for kind, _ in told] == [b"N", b"X"]
         launched.end_command()
@@ -1349,7 +1350,9 @@ WITHDRAWN = b"errno=125\0"
 
 
 @pytest.mark.parametrize(
-    "answer", [(records.UNREADABLE, WITHDRAWN), (records.STDIN, b"ab"), (records.STDIN, b"")], ids=str
+    "answer",
+    [(launcher_frames.UNREADABLE, WITHDRAWN), (launcher_frames.STDIN, b"ab"), (launcher_frames.STDIN, b"")],
+    ids=str,
 )
 async def test_a_read_that_nobody_waits_for_any_more_is_taken_back_before_the_end(
     tmp_path: Path, answer: tuple[bytes, bytes]
@@ -1384,10 +1387,10 @@ async def test_the_answer_to_a_read_that_was_cancelled_is_the_next_runs_first_pi
 
     world.master.pool = cast(Pool, FakePool([lost, done], world.steps))
     async with world.launcher("sort") as launched:
-        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=2, peek=0))]
-        await launched.send(records.STDIN, b"ab")
-        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=9, peek=0))]
-        await launched.send(records.STDIN, b"cd")
+        assert await launched.frames() == [(b"R", pack_numbers(taken=0, size=2, peek=0))]
+        await launched.send(launcher_frames.STDIN, b"ab")
+        assert await launched.frames() == [(b"R", pack_numbers(taken=0, size=9, peek=0))]
+        await launched.send(launcher_frames.STDIN, b"cd")
         assert await launched.rest() == [(b"E", b"code=0\0")]
     assert read == [b"ab", b"cd"]
 
@@ -1395,7 +1398,7 @@ async def test_the_answer_to_a_read_that_was_cancelled_is_the_next_runs_first_pi
 @pytest.mark.logs("job-fell-back", "job-retried")
 @pytest.mark.parametrize(
     ("answer", "ends"),
-    [((records.UNREADABLE, WITHDRAWN), [b"N", b"X"]), ((records.STDIN, b"ab"), [b"N", b"E"])],
+    [((launcher_frames.UNREADABLE, WITHDRAWN), [b"N", b"X"]), ((launcher_frames.STDIN, b"ab"), [b"N", b"E"])],
     ids=str,
 )
 async def test_before_it_runs_here_a_read_is_taken_back_and_what_came_of_it_counts(
@@ -1437,10 +1440,10 @@ async def test_a_file_is_read_by_position_in_every_run_and_left_where_the_last_o
     world.master.pool = cast(Pool, FakePool([reading(lost_worker()), reading(end)], world.steps))
     async with world.launcher("sort", fields=FILE | {"stdin_offset": b"3"}) as launched:
         for _ in range(2):
-            assert await launched.frames() == [(b"R", records.pack_numbers(size=262144, offset=7))]
-            await launched.send(records.STDIN, b"x" * 262144)
-            assert await launched.frames() == [(b"R", records.pack_numbers(size=37856, offset=262151))]
-            await launched.send(records.STDIN, b"end")
+            assert await launched.frames() == [(b"R", pack_numbers(size=262144, offset=7))]
+            await launched.send(launcher_frames.STDIN, b"x" * 262144)
+            assert await launched.frames() == [(b"R", pack_numbers(size=37856, offset=262151))]
+            await launched.send(launcher_frames.STDIN, b"end")
         assert await launched.frames() == [(b"E", b"stdin_offset=9\0code=0\0")]
     assert read == [b"x" * 262144 + b"end"] * 2
 
@@ -1473,7 +1476,7 @@ async def test_the_stdin_is_given_again_if_the_result_could_not_be_published(tmp
     async with world.launcher("sort", fields=fields) as launched:
         for answer in [b"four"] * 3 if is_file else [b"four", b"more"]:  # a stream is kept for the second run
             assert [kind for kind, _ in await launched.frames() or []] == [b"R"]
-            await launched.send(records.STDIN, answer)
+            await launched.send(launcher_frames.STDIN, answer)
         assert await launched.rest() == [(b"E", (b"stdin_offset=8\0" if is_file else b"") + b"code=0\0")]
     assert read == ([b"four"] * 3 if is_file else [b"four", b"four", b"more"])
 
@@ -1492,7 +1495,7 @@ async def test_what_cannot_be_read_fails_with_the_launchers_error(tmp_path: Path
     world.master.pool = cast(Pool, FakePool([run], world.steps))
     async with world.launcher("sort", fields=FILE | {"stdin_offset": b"0"}) as launched:
         await launched.frames()
-        await launched.send(records.UNREADABLE, b"errno=21\0")
+        await launched.send(launcher_frames.UNREADABLE, b"errno=21\0")
         assert await launched.rest() == [(b"E", b"code=0\0")]
     assert failures == [21]
 
@@ -1523,7 +1526,7 @@ async def test_a_cancelled_job_stops_leaves_nothing_and_then_says_so(tmp_path: P
     world = World(tmp_path, run)
     async with world.launcher("gcc") as launched:
         await begun.wait()
-        await launched.send(records.CANCEL, b"signal=2\0")
+        await launched.send(launcher_frames.CANCEL, b"signal=2\0")
         assert await launched.frames() == [(b"1", b"begun"), (b"E", b"signal=2\0")]
     assert stopped.is_set()
     assert world.tree.published == []
@@ -1567,8 +1570,8 @@ async def test_a_master_answers_that_it_lives_while_a_job_runs(tmp_path: Path) -
         await begun.wait()
         with trio.fail_after(10):
             for _ in range(2):
-                await launched.send(records.ALIVE)
-                assert await launched.frames() == [(records.ALIVE, b"")]
+                await launched.send(launcher_frames.ALIVE)
+                assert await launched.frames() == [(launcher_frames.ALIVE, b"")]
         may_end.set()
         assert await launched.rest() == [(b"E", b"code=3\0")]
 
@@ -1638,7 +1641,13 @@ async def test_without_descriptors_for_newcomers_a_command_runs_here(
 @pytest.mark.logs("launcher-dropped")
 async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran()))
-    for garbage in (b"", b"\xff" * 100, records.frame(b"Z"), records.frame(b"I", b"x"), records.frame(b"C", b"[1]")):
+    for garbage in (
+        b"",
+        b"\xff" * 100,
+        launcher_frames.frame(b"Z"),
+        launcher_frames.frame(b"I", b"x"),
+        launcher_frames.frame(b"C", b"[1]"),
+    ):
         ours, theirs = socket.socketpair()
         ours.sendall(garbage)
         ours.shutdown(socket.SHUT_WR)
@@ -1657,13 +1666,13 @@ async def test_an_invocation_may_come_in_pieces_and_late(tmp_path: Path, nursery
     nursery.start_soon(world.master.fd_watcher.run)
     ours, theirs = socket.socketpair()
     world.let_in(theirs)
-    said = records.frame(records.INVOKE, records.pack_records([*INVOKED, ("arg", b"gcc")]))
+    said = launcher_frames.frame(launcher_frames.INVOKE, pack_fields([*INVOKED, ("arg", b"gcc")]))
     with trio.fail_after(10):
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
             for at in range(0, len(said), 9):
                 await trio.testing.wait_all_tasks_blocked()
                 await stream.send_all(said[at : at + 9])
-            assert await stream.receive_some() == records.frame(records.EXIT, b"code=3\0")
+            assert await stream.receive_some() == launcher_frames.frame(launcher_frames.EXIT, b"code=3\0")
 
 
 async def test_who_says_nothing_is_forgotten_when_it_hangs_up(tmp_path: Path, nursery: trio.Nursery) -> None:
@@ -1714,13 +1723,14 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
     ours, theirs = socket.socketpair()
     said = [*INVOKED, ("arg", b"ar"), ("arg", b"x")]
     ours.sendall(
-        records.frame(records.INVOKE, records.pack_records(said)) + records.frame(records.CANCEL, b"signal=2\0")
+        launcher_frames.frame(launcher_frames.INVOKE, pack_fields(said))
+        + launcher_frames.frame(launcher_frames.CANCEL, b"signal=2\0")
     )
     async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
         nursery.start_soon(world.master.fd_watcher.run)
         world.let_in(theirs)
         with trio.fail_after(10):
-            assert await stream.receive_some() == records.frame(records.EXIT, b"signal=2\0")
+            assert await stream.receive_some() == launcher_frames.frame(launcher_frames.EXIT, b"signal=2\0")
     assert not world.master.jobs
     assert world.master.local_runs.slots.running == 0
 
@@ -1973,7 +1983,7 @@ async def test_a_command_that_has_read_its_input_and_wrote_outside_does_not_run_
     world = World(tmp_path, reads)
     async with world.launcher("cp") as launched:
         await launched.frames()
-        await launched.send(records.STDIN, b"in")
+        await launched.send(launcher_frames.STDIN, b"in")
         told = await launched.rest()
     assert told[-1] == (b"E", b"code=101\0")
     assert b"writes outside the tree: /srv/x/a; the command has read its input" in told[-2][1]
@@ -2089,14 +2099,14 @@ async def test_a_piece_that_comes_when_its_run_is_lost_is_the_next_runs(tmp_path
             await stdin_of(world, message).read(9)
 
     async def done(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
-        await launched.send(records.STDIN, b"ab")
+        await launched.send(launcher_frames.STDIN, b"ab")
         await trio.testing.wait_all_tasks_blocked()
         read.append(await stdin_of(world, message).read(9))
         return ran()
 
     world.master.pool = cast(Pool, FakePool([lost, done], world.steps))
     async with trio.open_nursery() as world.readers, world.launcher("sort") as launched:
-        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=9, peek=0))]
+        assert await launched.frames() == [(b"R", pack_numbers(taken=0, size=9, peek=0))]
         assert await launched.rest() == [(b"E", b"code=0\0")]
     assert read == [b"ab"]
 

@@ -12,12 +12,12 @@ from termite.engine.decide.short_commands import MIN_SAMPLES
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.status.control_requests import AskWhy, ControlAnswer, Vantage
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 from tests.edge.engine.master.test_run_job import SEEN, World, ran, script, wrote
 
 COMMAND = ("cp", "a", "$D")
 PRIVATE = ("cat", "/home/u/private/x")
-RAN_HERE = (records.EXEC, b"recurse=0\0")
+RAN_HERE = (launcher_frames.EXEC, b"recurse=0\0")
 REMOTE, LOCAL = "remote", "local, whatever a rule says"
 
 
@@ -47,7 +47,7 @@ async def test_a_command_whose_result_was_refused_runs_where_why_says(tmp_path: 
     world.steps.clear()
     told = await world.say(*COMMAND, D="/srv/x", TERMITE_LOCAL=local)
     assert ("run on w1" in world.steps) == (place == REMOTE)
-    assert told[-1] == (RAN_HERE if place == LOCAL else (records.EXIT, f"code={ExitCode.NOWHERE}\0".encode()))
+    assert told[-1] == (RAN_HERE if place == LOCAL else (launcher_frames.EXIT, f"code={ExitCode.NOWHERE}\0".encode()))
 
 
 @pytest.mark.parametrize(("local", "place"), [("", LOCAL), ("never", REMOTE)])
@@ -64,7 +64,7 @@ async def test_a_command_that_names_a_private_path_runs_where_why_says(tmp_path:
 async def test_a_short_command_runs_where_why_says(tmp_path: Path, local: str, place: str) -> None:
     world = World(tmp_path, *(MIN_SAMPLES + 1) * [script(end=ran())])
     for _ in range(MIN_SAMPLES):
-        assert (await world.say("sed", TERMITE_LOCAL=""))[-1] == (records.EXIT, b"code=0\0")
+        assert (await world.say("sed", TERMITE_LOCAL=""))[-1] == (launcher_frames.EXIT, b"code=0\0")
     assert place_of(await why(world, "sed", TERMITE_LOCAL=local)) == place
     told = await world.say("sed", TERMITE_LOCAL=local)
     assert (told[-1] == RAN_HERE) == (place != REMOTE)
@@ -80,4 +80,4 @@ async def test_a_command_from_another_host_runs_where_why_says(tmp_path: Path, l
     async with world.launcher("gcc", fields={"stdin": b"null", **seen}, TERMITE_LOCAL=local) as launched:
         told = await launched.rest()
     assert (told[-1] == RAN_HERE) == (place == LOCAL)
-    assert (told[-1] == (records.EXIT, f"code={ExitCode.NOWHERE}\0".encode())) == (place != LOCAL)
+    assert (told[-1] == (launcher_frames.EXIT, f"code={ExitCode.NOWHERE}\0".encode())) == (place != LOCAL)

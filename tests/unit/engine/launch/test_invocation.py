@@ -8,7 +8,7 @@ from hypothesis import given
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.invocation import Inheritance, ShellWish, parse_invoke
 from termite.engine.model import TerminalWish, WindowSize
-from termite.engine.wire.protocol.records import pack_records
+from termite.engine.wire.protocol.fields import pack_fields
 from tests.unit.mutations import mutations
 from tests.unit.tables import each_row
 
@@ -17,24 +17,24 @@ ENV = [("env", b"A=1"), ("env", b"B=x=y"), ("env", b"EMPTY=")]
 
 
 def test_commands_with_the_same_environment_share_it() -> None:
-    first, second = (parse_invoke(pack_records([*FIELDS, ("arg", word), *ENV])) for word in (b"x", b"y"))
+    first, second = (parse_invoke(pack_fields([*FIELDS, ("arg", word), *ENV])) for word in (b"x", b"y"))
     assert dict(first.invocation.env) == {"A": "1", "B": "x=y", "EMPTY": ""}
     assert first.invocation.env is second.invocation.env
-    assert parse_invoke(pack_records([*FIELDS, *ENV[1:]])).invocation.env["B"] == "x=y"
+    assert parse_invoke(pack_fields([*FIELDS, *ENV[1:]])).invocation.env["B"] == "x=y"
 
 
 def test_there_may_be_no_environment() -> None:
-    assert dict(parse_invoke(pack_records(FIELDS)).invocation.env) == {}
+    assert dict(parse_invoke(pack_fields(FIELDS)).invocation.env) == {}
 
 
-@pytest.mark.parametrize("records", [[*ENV, *FIELDS], [*FIELDS[:-1], *ENV, FIELDS[-1]]], ids=["in front", "amid"])
-def test_an_environment_that_is_not_behind_all_else_is_refused(records: list[tuple[str, bytes]]) -> None:
+@pytest.mark.parametrize("fields", [[*ENV, *FIELDS], [*FIELDS[:-1], *ENV, FIELDS[-1]]], ids=["in front", "amid"])
+def test_an_environment_that_is_not_behind_all_else_is_refused(fields: list[tuple[str, bytes]]) -> None:
     with pytest.raises(RemoteProtocolError):
-        parse_invoke(pack_records(records))
+        parse_invoke(pack_fields(fields))
 
 
 def test_what_is_no_utf8_comes_through() -> None:
-    asked = parse_invoke(pack_records([*FIELDS, ("arg", b"\xff"), ("env", b"N=\xfe")]))
+    asked = parse_invoke(pack_fields([*FIELDS, ("arg", b"\xff"), ("env", b"N=\xfe")]))
     assert asked.invocation.argv == ("gcc", "\udcff")
     assert asked.invocation.env["N"] == "\udcfe"
 
@@ -63,9 +63,9 @@ FILE = {
 )
 def test_an_absurd_number_of_a_launcher_is_refused(key: str, number: bytes) -> None:
     fields = [*FIELDS, ("stdin", b"file")]
-    assert parse_invoke(pack_records([*fields, *FILE.items()])).stdin_file is not None
+    assert parse_invoke(pack_fields([*fields, *FILE.items()])).stdin_file is not None
     with pytest.raises(RemoteProtocolError):
-        parse_invoke(pack_records([*fields, *(FILE | {key: number}).items()]))
+        parse_invoke(pack_fields([*fields, *(FILE | {key: number}).items()]))
 
 
 STDIN = [("stdin", b"file"), *FILE.items()]
@@ -79,7 +79,7 @@ MORE = [
     ("window", b"24:80:0:0"),
     ("shell", b"7"),
 ]
-WHOLE = pack_records([*STDIN, *MORE, ("tool", b"make"), ("note", b"a=b"), *FIELDS, *ENV])
+WHOLE = pack_fields([*STDIN, *MORE, ("tool", b"make"), ("note", b"a=b"), *FIELDS, *ENV])
 
 
 @given(mutations(WHOLE))
@@ -99,8 +99,8 @@ def test_an_invocation_may_be_cut_nowhere_before_its_command() -> None:
 
 def test_what_a_command_inherits_is_told() -> None:
     told = [("limits", b"7:1024:-,3:8388608:99"), ("nice", b"3"), ("ignored", b"4097"), ("inherited", b"7")]
-    assert parse_invoke(pack_records([*FIELDS, *told])).inherited == Inheritance("7:1024:-,3:8388608:99", 3, 4097, 7)
-    assert parse_invoke(pack_records(FIELDS)).inherited == Inheritance()
+    assert parse_invoke(pack_fields([*FIELDS, *told])).inherited == Inheritance("7:1024:-,3:8388608:99", 3, 4097, 7)
+    assert parse_invoke(pack_fields(FIELDS)).inherited == Inheritance()
 
 
 @each_row(
@@ -117,7 +117,7 @@ def test_what_a_command_inherits_is_told() -> None:
 )
 def test_an_absurd_inheritance_is_refused(key: str, text: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        parse_invoke(pack_records([*FIELDS, (key, text)]))
+        parse_invoke(pack_fields([*FIELDS, (key, text)]))
 
 
 OUT_AND_ERR = [("out", b"tty"), ("err", b"tty")]
@@ -137,13 +137,13 @@ OUT_AND_ERR = [("out", b"tty"), ("err", b"tty")]
 def test_the_terminals_of_a_launcher_are_those_of_its_job(
     told: list[tuple[str, bytes]], streams: tuple[bool, ...] | None
 ) -> None:
-    asked = parse_invoke(pack_records([*FIELDS, *told, ("window", b"24:65535:0:1")]))
+    asked = parse_invoke(pack_fields([*FIELDS, *told, ("window", b"24:65535:0:1")]))
     expected = None if streams is None else TerminalWish(WindowSize(24, 65535, 0, 1), *streams)
     assert asked.terminal == expected
-    assert parse_invoke(pack_records([*FIELDS, *told])).terminal is None
+    assert parse_invoke(pack_fields([*FIELDS, *told])).terminal is None
 
 
 def test_a_shell_is_told_with_its_job() -> None:
-    assert parse_invoke(pack_records([*FIELDS, ("shell", b"12"), ("keep", b"1")])).shell == ShellWish(12, keeps=True)
-    assert parse_invoke(pack_records([*FIELDS, ("shell", b"0")])).shell == ShellWish()
-    assert parse_invoke(pack_records(FIELDS)).shell is None
+    assert parse_invoke(pack_fields([*FIELDS, ("shell", b"12"), ("keep", b"1")])).shell == ShellWish(12, keeps=True)
+    assert parse_invoke(pack_fields([*FIELDS, ("shell", b"0")])).shell == ShellWish()
+    assert parse_invoke(pack_fields(FIELDS)).shell is None

@@ -20,7 +20,7 @@ from termite.engine.status.control_requests import (
     Vantage,
     parse_request,
 )
-from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol import launcher_frames
 from tests.unit.tables import each_row
 
 FOREIGN = os.fsdecode(b"caf\xe9\n")  # no UTF-8: a name of a file, or the value of a variable
@@ -49,7 +49,7 @@ def facts(request: ControlRequest) -> object:
 @each_row("asked", REQUESTS)
 def test_a_request_arrives_as_it_was_made(asked: ControlRequest) -> None:
     asked.cwd, asked.vantage = f"/w/{FOREIGN}", Vantage("1:8:2", "4026:0", "8:1:2", "host 6.1 x86_64")
-    assert facts(parse_request(records.parse_object(asked.pack()))) == facts(asked)
+    assert facts(parse_request(launcher_frames.parse_object(asked.pack()))) == facts(asked)
 
 
 def test_every_kind_is_among_the_requests() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from termite.engine.errors import NotAtRest, Retryable
-from termite.engine.wire.protocol.records import pack_numbers
+from termite.engine.wire.protocol.fields import pack_numbers
 from termite.fuse.sandbox.sandbox_report import SandboxResult, parse_report, sandbox_result
 from tests.unit.mutations import mutations
 from tests.unit.tables import each_row

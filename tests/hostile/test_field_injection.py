@@ -1,7 +1,7 @@
 """A hostile master puts NUL bytes into what the sandbox is told.
 
-The rest would be records of its own making. With such a record a job had a directory of the
-worker's disk as its standard input, or as its root.
+The rest would be fields of its own making in the sandbox's order. With such a field a job had a
+directory of the worker's disk as its standard input, or as its root.
 """
 
 import os
@@ -15,15 +15,15 @@ from tests.e2e.mirrors import Starter, mirror
 from tests.hostile.masters import STARTERS, HostileMaster, attacked_place, listed
 
 PATIENCE_S = 30
-RECORDS = {
+INJECTED = {
     "the worker's own root as standard input": b"\0stdin=../../../../../../../..\0stdin_offset=0",
     "a home of the worker as the job's root": b"\0lower=%(home)b:base/1",
 }
 READ = b"cat secret /secret /dev/fd/0/%(home)b/secret; cd /dev/fd/0/%(home)b && echo x >>authorized_keys; ls /dev/fd/0"
 
 
-def fields_with(tail: bytes, project: bytes, script: bytes) -> dict[str, dict[str, Any]]:
-    """Return forged fields of a Run, by the field that has the injected records."""
+def parts_with(tail: bytes, project: bytes, script: bytes) -> dict[str, dict[str, Any]]:
+    """Return forged parts of a Run, by the part that has the injected fields."""
     shell = (b"/bin/sh", b"-c", script)
     env = (b"PATH=/usr/bin:/bin",)
     return {
@@ -36,14 +36,14 @@ def fields_with(tail: bytes, project: bytes, script: bytes) -> dict[str, dict[st
 
 
 @pytest.mark.parametrize("starter", STARTERS)
-@pytest.mark.parametrize("records", RECORDS)
-@pytest.mark.parametrize("field", ["cwd", "exe", "argv", "env", "a name in env"])
+@pytest.mark.parametrize("injected", INJECTED)
+@pytest.mark.parametrize("part", ["cwd", "exe", "argv", "env", "a name in env"])
 async def test_a_nul_in_a_command_ends_the_connection_before_anything_runs(
-    starter: Starter, records: str, field: str
+    starter: Starter, injected: str, part: str
 ) -> None:
     with attacked_place(starter) as base:
         names = {b"home": os.fsencode(base / "home")}
-        fields = fields_with(RECORDS[records] % names, os.fsencode(base / "project"), READ % names)[field]
+        forged = parts_with(INJECTED[injected] % names, os.fsencode(base / "project"), READ % names)[part]
         before = listed(base / "home")
         output: list[bytes] = []
         master = HostileMaster(base / "project")
@@ -51,12 +51,12 @@ async def test_a_nul_in_a_command_ends_the_connection_before_anything_runs(
             async with mirror(master, base / "place", starter):
                 assert await master.said("echo", "served") == b"served\n"
                 with pytest.raises((ConnectionLost, UserError)):
-                    await master.run("/bin/sh", output=output, **fields)
+                    await master.run("/bin/sh", output=output, **forged)
                 with pytest.raises(ConnectionLost):
                     await master.run("/bin/true")
         assert output == []
         assert listed(base / "home") == before
-        print("HELD", field, records)
+        print("HELD", part, injected)
 
 
 @pytest.mark.parametrize("starter", STARTERS)

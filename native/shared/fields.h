@@ -1,10 +1,10 @@
-/* Build and parse records, which are key=value with a NUL byte after each, and read and write them
+/* Build and parse fields, which are key=value with a NUL byte after each, and read and write them
  * whole.
  *
  * A buffer that could not grow stays `failed` and ignores all further additions, so that only the
- * function that sends it has to check. docs/develop/protocol.md lists the users of records. */
-#ifndef TERMITE_RECORDS_H
-#define TERMITE_RECORDS_H
+ * function that sends it has to check. docs/develop/protocol.md lists the users of fields. */
+#ifndef TERMITE_FIELDS_H
+#define TERMITE_FIELDS_H
 
 #include <errno.h>
 #include <stdbool.h>
@@ -48,25 +48,25 @@ static inline void buffer_add(struct buffer *buffer, const void *bytes, size_t l
     buffer->length += length;
 }
 
-/* Append the record `key`=`value`. */
-static inline void record_add(struct buffer *buffer, const char *key, const char *value)
+/* Append the field `key`=`value`. */
+static inline void field_add(struct buffer *buffer, const char *key, const char *value)
 {
     buffer_add(buffer, key, strlen(key));
     buffer_add(buffer, "=", 1);
     buffer_add(buffer, value, strlen(value) + 1);
 }
 
-/* Append the record `key`=`number`, in decimal digits. */
-static inline void record_add_number(struct buffer *buffer, const char *key, long long number)
+/* Append the field `key`=`number`, in decimal digits. */
+static inline void field_add_number(struct buffer *buffer, const char *key, long long number)
 {
     char text[24];
     snprintf(text, sizeof text, "%lld", number);
-    record_add(buffer, key, text);
+    field_add(buffer, key, text);
 }
 
-/* Take the next record at *cursor, in place. Return false at the end, and set *malformed too if the
- * bytes there are no record. */
-static inline bool record_next(char **cursor, char *end, char **key, char **value, bool *malformed)
+/* Take the next field at *cursor, in place. Return false at the end, and set *malformed too if the
+ * bytes there are no field. */
+static inline bool field_next(char **cursor, char *end, char **key, char **value, bool *malformed)
 {
     if (*cursor == end)
         return false;

@@ -1,4 +1,4 @@
-"""Pack and parse the frames and records of launchers (docs/develop/protocol.md, "Launcher").
+"""Pack and parse the frames of launchers (docs/develop/protocol.md, "Launcher").
 
 This module must not import msgspec or trio: `termite-make` and `termite-ctl` import it, and a build
 waits for their start.
@@ -6,7 +6,6 @@ waits for their start.
 
 import json
 import struct
-from collections.abc import Iterable, Iterator, Sequence
 
 from termite.engine.errors import RemoteProtocolError
 
@@ -26,59 +25,10 @@ ONCE = b"O"  # from the master: the command gets the network now, so a lost mast
 
 _HEADER = struct.Struct("<Ic")
 
-Records = Iterable[tuple[str, bytes]]
-
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
     """Return the bytes of one frame."""
     return _HEADER.pack(len(payload), kind) + payload
-
-
-def pack_records(records: Records) -> bytes:
-    """Return the bytes `key=value` with a NUL after each record.
-
-    Raise ValueError if a key has a "=", or if a key or a value has a NUL.
-    """
-    packed = [_checked(key) + b"=" + content + b"\0" for key, content in records]
-    whole = b"".join(packed)
-    if whole.count(b"\0") != len(packed):
-        raise ValueError("a NUL byte inside the value of a record")
-    return whole
-
-
-def pack_all(key: str, contents: Sequence[bytes]) -> bytes:
-    """Return one record for each of `contents`, all with the same key, as `pack_records` does.
-
-    This is faster for a command line or an environment. Raise ValueError like `pack_records`.
-    """
-    if not contents:
-        return b""
-    if b"\0" in b"".join(contents):
-        raise ValueError("a NUL byte inside the value of a record")
-    start = _checked(key) + b"="
-    return start + (b"\0" + start).join(contents) + b"\0"
-
-
-def _checked(key: str) -> bytes:
-    if "=" in key or "\0" in key:
-        raise ValueError(f"not the key of a record: {key!r}")
-    return key.encode()
-
-
-def parse_records(payload: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the records of a payload as (key, value), in order.
-
-    Raise RemoteProtocolError if a record has no "=", or if the last one has no NUL.
-    """
-    if not payload:
-        return
-    if not payload.endswith(b"\0"):
-        raise RemoteProtocolError("a record without a NUL at its end")
-    for record in payload[:-1].split(b"\0"):
-        key, equals, content = record.partition(b"=")
-        if not equals:
-            raise RemoteProtocolError(f"a record without '=': {record[:40]!r}")
-        yield key.decode("ascii", "replace"), content
 
 
 def parse_object(payload: bytes) -> dict[str, object]:
@@ -93,11 +43,6 @@ def parse_object(payload: bytes) -> dict[str, object]:
     if not isinstance(content, dict):
         raise RemoteProtocolError("a frame that is no JSON object")
     return content
-
-
-def pack_numbers(**numbers: int) -> bytes:
-    """Return records whose values are decimal numbers."""
-    return pack_records((key, b"%d" % number) for key, number in numbers.items())
 
 
 class FrameBuffer:
