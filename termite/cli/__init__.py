@@ -4,7 +4,7 @@
   read their words.
 * subcommands/ has the commands of termite-ctl, and says how to add one.
 * ssh_hosts/ makes other machines workers, over ssh.
-* doctor/ checks machines, and canonical/ builds trees at another path (`--at PATH`).
+* doctor/ checks machines, and moved_trees/ builds trees at another path (`--at PATH`).
 * readers/ reads records and the live stream, display/ makes texts and screens of them, and web/
   makes and serves pages; page_startup/ starts the serving.
 * written_files/ has the files that commands write for people or for later commands.

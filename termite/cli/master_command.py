@@ -17,14 +17,14 @@ from pathlib import Path
 import trio
 
 from termite.cli.amounts import parse_count, parse_seconds
-from termite.cli.canonical.marks import write_mark
-from termite.cli.canonical.moves import MovedTree, enter_as_master
 from termite.cli.claims import wait_for_claims
 from termite.cli.client import StartReport
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
 from termite.cli.flags import report, run_reporting
 from termite.cli.leftovers.footprints import master_places, worker_places
 from termite.cli.logs.log_settings import add_log_flags, start_log
+from termite.cli.moved_trees.marks import write_mark
+from termite.cli.moved_trees.moves import MovedTree, enter_as_master
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, records_directory, tree_name, working_directory
 from termite.engine.decide.loaded_plugins import load_plugins

@@ -3,7 +3,7 @@
  * The mark is the file `.termite-at` in the top directory of the tree, and has that path in its
  * only line. A directory that has the path itself is the right one: the private mount namespace of
  * such a build shows the tree there. In a directory like /tmp, a mark of another user does not
- * count. termite/cli/canonical/marks.py has the same rules. */
+ * count. termite/cli/moved_trees/marks.py has the same rules. */
 #include "../launcher.h"
 
 #include <errno.h>

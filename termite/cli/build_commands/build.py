@@ -8,8 +8,8 @@ from termite.cli.build_commands.build_tools import is_there
 from termite.cli.build_commands.cmake import CMAKE, run_cmake
 from termite.cli.build_commands.make import MAKE
 from termite.cli.build_commands.ninja import NINJA
-from termite.cli.canonical.own_words import FLAG, take_at
 from termite.cli.flags import VERSION, run_command
+from termite.cli.moved_trees.own_words import FLAG, take_at
 from termite.engine.errors import UserError
 from termite.engine.nearest_name import nearest_name, wrong_name
 

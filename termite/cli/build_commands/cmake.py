@@ -14,8 +14,8 @@ from pathlib import Path
 import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
-from termite.cli.canonical.own_words import take_at
 from termite.cli.flags import run_command
+from termite.cli.moved_trees.own_words import take_at
 from termite.engine.decide.logic.switches import check_variables, is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program

@@ -22,11 +22,11 @@ from termite.cli.build_commands.summary_lines import (
 )
 from termite.cli.build_commands.tool_process import ENDING, end_as, run_process
 from termite.cli.build_commands.unseen_programs import unseen_lines
-from termite.cli.canonical.marks import check_directory
-from termite.cli.canonical.own_words import take_at
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION, print_line
 from termite.cli.leftovers.footprints import start_sweep
+from termite.cli.moved_trees.marks import check_directory
+from termite.cli.moved_trees.own_words import take_at
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
@@ -37,7 +37,7 @@ from termite.engine.status.control_requests import BeginBuild, EndBuild
 
 TYPE_CHECKING = False  # not typing's: every build waits for this import
 if TYPE_CHECKING:
-    from termite.cli.canonical.moves import MovedTree
+    from termite.cli.moved_trees.moves import MovedTree
 
 DIRECTORY_LETTER, DIRECTORY_WORD = "C", "--directory"  # of make and ninja: build in that directory
 # The user who has pressed Ctrl-C waits for nothing more. A build ends within 2 s of it, and the
@@ -156,7 +156,7 @@ def command_at(argv: Sequence[str], at: str, directory: str, *, is_dry: bool = F
     """
     if not at:
         return list(argv)
-    from termite.cli.canonical import moves
+    from termite.cli.moved_trees import moves
 
     moved = moves.enter_alone(at, directory, is_dry=is_dry)
     return [moved.text.word(word) for word in argv] if moved else list(argv)
@@ -165,7 +165,7 @@ def command_at(argv: Sequence[str], at: str, directory: str, *, is_dry: bool = F
 def _enter_for_build(at: str, directory: str) -> "MovedTree | None":
     if not at:
         return None
-    from termite.cli.canonical import moves
+    from termite.cli.moved_trees import moves
 
     return moves.enter_for_build(at, directory)
 

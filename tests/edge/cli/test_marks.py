@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.canonical.marks import MARK, check_directory, check_mark, find_mark, read_mark, write_mark
+from termite.cli.moved_trees.marks import MARK, check_directory, check_mark, find_mark, read_mark, write_mark
 from termite.engine.errors import UserError
 
 
@@ -31,7 +31,7 @@ def test_a_tree_is_built_at_one_path_for_its_life(tmp_path: Path) -> None:
     assert read_mark(tmp_path) == "/build/p"
 
 
-def test_a_tree_that_stands_at_its_canonical_path_is_built_as_any_other(tmp_path: Path) -> None:
+def test_a_tree_that_stands_at_its_build_path_is_built_as_any_other(tmp_path: Path) -> None:
     write_mark(tmp_path, str(tmp_path))
     check_directory(tmp_path)
     check_mark(tmp_path, str(tmp_path))

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from termite.cli.build_commands.front_end_help import build_help, cmake_help, tool_help
-from termite.cli.canonical.own_words import FLAG
 from termite.cli.daemons import coordinator_parser, worker_parser
 from termite.cli.master_command import master_parser
+from termite.cli.moved_trees.own_words import FLAG
 from termite.cli.subcommands.registry import FOLDERS, subcommand_parser
 from termite.engine.decide.logic.rules import KEYS
 from termite.engine.decide.logic.switches import VARIABLES

@@ -6,8 +6,8 @@ from argparse import REMAINDER, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from termite.cli.canonical.moves import join_here
 from termite.cli.client import connect_here
+from termite.cli.moved_trees.moves import join_here
 from termite.cli.parser import Parser
 from termite.cli.places import records_directory, working_directory
 from termite.cli.subcommands.registry import Subcommand

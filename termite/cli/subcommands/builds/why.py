@@ -6,8 +6,8 @@ from argparse import REMAINDER, Namespace
 from collections.abc import Sequence
 from typing import cast
 
-from termite.cli.canonical.moves import join_here
 from termite.cli.client import connect_here
+from termite.cli.moved_trees.moves import join_here
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
 from termite.cli.subcommands.builds.log import JOBS_HINT, doubt_lines, find_jobs

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from termite.cli.canonical.marks import MARK, find_mark
-from termite.cli.canonical.path_text import PathText
+from termite.cli.moved_trees.marks import MARK, find_mark
+from termite.cli.moved_trees.path_text import PathText
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
@@ -27,11 +27,11 @@ def _run(flags: Namespace) -> int:
         raise UserError(
             f"no tree here is built at another path: there is no {MARK}", hint="see --at of termite-make and the like"
         )
-    own, canonical = str(found[0]), found[1]
+    own, build_path = str(found[0]), found[1]
     if flags.show:
-        print(f"{canonical}\t{own}")
+        print(f"{build_path}\t{own}")
         return 0
-    text = PathText(own, canonical) if flags.back else PathText(canonical, own)
+    text = PathText(own, build_path) if flags.back else PathText(build_path, own)
     for line in _lines(flags.files):
         sys.stdout.buffer.write(text.translate(line))
         sys.stdout.buffer.flush()  # it may be a pipe from a build that runs

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from termite.cli import client
-from termite.cli.canonical.moves import checked_path
+from termite.cli.moved_trees.moves import checked_path
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.canonical.own_words import take_at
-from termite.cli.canonical.path_rules import check_path, parse_path
-from termite.cli.canonical.path_text import PathText
+from termite.cli.moved_trees.own_words import take_at
+from termite.cli.moved_trees.path_rules import check_path, parse_path
+from termite.cli.moved_trees.path_text import PathText
 from termite.engine.errors import UserError
 from tests.unit.tables import each_row
 
@@ -50,7 +50,7 @@ def test_a_path_has_one_plain_form(text: str) -> None:
 
 
 @each_row("text", ["build/p", "./p", "~/p", "/", "//", "/build/../p", "/a:b", "/a\nb", "/a\0b"])
-def test_a_text_that_is_no_canonical_path_is_refused(text: str) -> None:
+def test_a_text_that_is_no_build_path_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--at") as caught:
         parse_path(text)
     assert caught.value.hint

@@ -1,12 +1,12 @@
 """Make a mount namespace in which a tree stands at another path, and join that of another process.
 
-The namespace shows what the machine has, with two differences: the tree stands at the canonical
+The namespace shows what the machine has, with two differences: the tree stands at the build
 path, and an empty directory that nobody can write covers its own path. A program that names the
 tree by its own path therefore fails, and never uses files that termite follows by another name.
 
 Root needs only a mount namespace. Any other user also needs a user namespace, in which the own user
 and group are themselves, and all others appear as nobody. Nothing is made on the disk if the first
-part of the canonical path is missing in the root directory: a private root directory has it then.
+part of the build path is missing in the root directory: a private root directory has it then.
 
 The calls are not in Python 3.11. A process that makes or joins a user namespace must have only one
 thread.
@@ -31,24 +31,24 @@ _FORBIDDEN = (EPERM, ENOSPC, EINVAL, ENOSYS)  # of unshare(2), when namespaces a
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter_private_mounts(own: Path, canonical: Path) -> None:
-    """Move this process to a new namespace in which the tree `own` stands at `canonical`.
+def enter_private_mounts(own: Path, build_path: Path) -> None:
+    """Move this process to a new namespace in which the tree `own` stands at `build_path`.
 
-    Both paths have no symlinks in them. The current directory becomes `canonical`.
+    Both paths have no symlinks in them. The current directory becomes `build_path`.
     Raise UserError if that is impossible; this process can then only end.
     """
     try:
         _unshare()
     except OSError as error:
         hint = "`termite-ctl doctor` checks user namespaces" if error.errno in _FORBIDDEN else ""
-        raise UserError(f"no private mount namespace for {canonical}: {error.strerror}", hint=hint) from error
+        raise UserError(f"no private mount namespace for {build_path}: {error.strerror}", hint=hint) from error
     try:
         _mount("none", "/", "", _SLAVE | _REC)  # what the machine mounts later is seen, and not the reverse
-        _show(own, canonical)
+        _show(own, build_path)
         _mount("tmpfs", str(own), "tmpfs", _RDONLY, _COVER_OPTIONS)
-        os.chdir(canonical)
+        os.chdir(build_path)
     except OSError as error:
-        raise UserError(f"cannot show {own} at {canonical}: {error}") from error
+        raise UserError(f"cannot show {own} at {build_path}: {error}") from error
 
 
 def join_mounts_of(pid: int) -> None:
@@ -87,27 +87,27 @@ def _unshare() -> None:
         Path("/proc/self", name).write_text(line)
 
 
-def _show(own: Path, canonical: Path) -> None:
-    """Bind the tree to its canonical path, which need not exist."""
+def _show(own: Path, build_path: Path) -> None:
+    """Bind the tree to its build path, which need not exist."""
     tree = os.open(own, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        place = canonical
+        place = build_path
         while not os.path.lexists(place):
             place = place.parent
         if place == Path("/"):
-            _use_private_root(own, canonical)
+            _use_private_root(own, build_path)
             return
-        if place != canonical:
+        if place != build_path:
             if not os.access(place, os.W_OK):
                 _cover_with_writable(place, own)
-            canonical.mkdir(parents=True)
-        _mount(f"/proc/self/fd/{tree}", str(canonical), "", _BIND | _REC)
+            build_path.mkdir(parents=True)
+        _mount(f"/proc/self/fd/{tree}", str(build_path), "", _BIND | _REC)
     finally:
         os.close(tree)
 
 
-def _use_private_root(own: Path, canonical: Path) -> None:
-    """Make a root directory that has all entries of the present one and the canonical path.
+def _use_private_root(own: Path, build_path: Path) -> None:
+    """Make a root directory that has all entries of the present one and the build path.
 
     The new one is mounted on the tree first, because any directory of ours would do.
     """
@@ -117,8 +117,8 @@ def _use_private_root(own: Path, canonical: Path) -> None:
     old = Path("/", _ASIDE)
     os.chdir("/")
     _show_entries(old, Path("/"))
-    canonical.mkdir(parents=True)
-    _mount(f"{old}{own}", str(canonical), "", _BIND | _REC)
+    build_path.mkdir(parents=True)
+    _mount(f"{old}{own}", str(build_path), "", _BIND | _REC)
     _unmount(old)
     old.rmdir()
     _mount("none", "/", "", _REMOUNT | _BIND | _RDONLY)

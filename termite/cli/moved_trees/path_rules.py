@@ -12,7 +12,7 @@ _HINT = "choose a path such as /build/project, which need not exist"
 
 
 def parse_path(text: str) -> Path:
-    """Return a canonical path. Raise UserError if the text is none: it must be whole and plain."""
+    """Return a build path. Raise UserError if the text is none: it must be whole and plain."""
     if not text.startswith("/"):
         raise UserError(f"--at wants an absolute path, not {text}", hint=_HINT)
     if "\n" in text or "\0" in text or ":" in text:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.canonical.moves import checked_path
+from termite.cli.moved_trees.moves import checked_path
 from termite.engine.errors import UserError
 from tests.hostile.attackers import NOBODY
 

@@ -1,4 +1,4 @@
-"""Move processes to the namespace in which a tree stands at its canonical path.
+"""Move processes to the namespace in which a tree stands at its build path.
 
 The master makes the namespace. Front ends, and those commands of termite-ctl that name paths, join
 it: they find the master by its socket, which is one file under both paths. Therefore the master
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from termite.cli import client
 from termite.cli.build_commands.build_tools import find_source
-from termite.cli.canonical.marks import check_mark, find_mark, write_mark
-from termite.cli.canonical.path_rules import check_path, parse_path
-from termite.cli.canonical.path_text import PathText
-from termite.cli.canonical.private_mounts import enter_private_mounts, join_mounts_of
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import print_line
+from termite.cli.moved_trees.marks import check_mark, find_mark, write_mark
+from termite.cli.moved_trees.path_rules import check_path, parse_path
+from termite.cli.moved_trees.path_text import PathText
+from termite.cli.moved_trees.private_mounts import enter_private_mounts, join_mounts_of
 from termite.cli.places import CACHE, STATE, home, own_directory, working_directory
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
@@ -30,23 +30,23 @@ _SYSTEM = ("/usr", "/etc", "/bin", "/lib", "/tmp", "/var/tmp")  # what each buil
 
 
 class MovedTree:
-    """A tree with its two paths. `text` translates the own path to the canonical one.
+    """A tree with its two paths. `text` translates the own path to the build path.
 
     `outside` is a descriptor of the tree from outside of its namespace, or -1. The kernel shows its
     path there.
     """
 
-    def __init__(self, own: Path, canonical: Path) -> None:
-        self.own, self.canonical = own, canonical
+    def __init__(self, own: Path, build_path: Path) -> None:
+        self.own, self.build_path = own, build_path
         self.outside = -1
-        self.text = PathText(str(own), str(canonical))
+        self.text = PathText(str(own), str(build_path))
 
     def place(self, path: Path) -> Path:
-        """Return the canonical path of a path of the tree; others stay as they are."""
-        return self.canonical / path.relative_to(self.own) if path.is_relative_to(self.own) else path
+        """Return the build path of a path of the tree; others stay as they are."""
+        return self.build_path / path.relative_to(self.own) if path.is_relative_to(self.own) else path
 
     def move_surroundings(self, started_in: Path) -> None:
-        """Let the current directory and the environment of this process name the canonical path."""
+        """Let the current directory and the environment of this process name the build path."""
         os.environ.update(self.text.environment(os.environ))
         here = self.place(started_in)
         os.chdir(here)
@@ -80,9 +80,9 @@ def enter_alone(at: str, directory: str, *, is_dry: bool = False) -> MovedTree |
     tree = _checked(_find_tree(at, place if place.is_dir() else started_in, started_in), at)
     if tree is None:
         return None
-    enter_private_mounts(tree.own, tree.canonical)
+    enter_private_mounts(tree.own, tree.build_path)
     if not is_dry:
-        write_mark(tree.canonical, str(tree.canonical))
+        write_mark(tree.build_path, str(tree.build_path))
     tree.move_surroundings(started_in)
     return tree
 
@@ -130,9 +130,9 @@ def _find_or_start(tree: MovedTree, place: Path) -> client.Client:
         return client.Client(socket)
     source = find_source(place) or place
     exports = [] if source.is_relative_to(tree.own) else [source]
-    master, is_ours = client.start_embedded(tree.own, exports=exports, at=str(tree.canonical))
+    master, is_ours = client.start_embedded(tree.own, exports=exports, at=str(tree.build_path))
     if is_ours:
-        line = f"started a master for {tree.own} at {tree.canonical}, with a worker on this machine"
+        line = f"started a master for {tree.own} at {tree.build_path}, with a worker on this machine"
         print_line("termite", f"{line} (termite-ctl shutdown ends it)")
     return master
 
@@ -143,14 +143,14 @@ def _join(master: client.Client, tree: MovedTree, started_in: Path) -> None:
     before = os.stat("/proc/self/ns/mnt")
     join_mounts_of(master.pid)
     try:
-        is_there = os.path.samestat(top, os.stat(tree.canonical))
+        is_there = os.path.samestat(top, os.stat(tree.build_path))
     except OSError:
         is_there = False
     if not is_there or os.path.samestat(before, os.stat("/proc/self/ns/mnt")):
         raise UserError(
-            f"a master serves {tree.own} at another path than {tree.canonical}", hint="end it: termite-ctl shutdown"
+            f"a master serves {tree.own} at another path than {tree.build_path}", hint="end it: termite-ctl shutdown"
         )
-    write_mark(tree.canonical, str(tree.canonical))  # somebody may have removed it from a clean tree
+    write_mark(tree.build_path, str(tree.build_path))  # somebody may have removed it from a clean tree
     tree.move_surroundings(started_in)
 
 
@@ -165,8 +165,8 @@ def join_here() -> Path | None:
     found = find_mark(working_directory())
     if found is None or str(found[0]) == found[1]:
         return None
-    own, canonical = found
-    _join(client.connect_here(), MovedTree(own, Path(canonical)), working_directory())
+    own, build_path = found
+    _join(client.connect_here(), MovedTree(own, Path(build_path)), working_directory())
     return own
 
 
@@ -176,9 +176,9 @@ def checked_path(own: Path, at: str) -> str:
     `at` is the path that the user wants, "" for the own one. Raise UserError if it cannot be.
     """
     tree = _checked(own, at) if at else None
-    canonical = str(tree.canonical) if tree else ""
-    check_mark(own, canonical)
-    return canonical
+    build_path = str(tree.build_path) if tree else ""
+    check_mark(own, build_path)
+    return build_path
 
 
 # -- the master -------------------------------------------------------------------------------------------------------
@@ -192,18 +192,18 @@ def enter_as_master(flags: Namespace, socket: Path) -> MovedTree | None:
     that path.
     """
     own = socket.parent
-    canonical = checked_path(own, flags.at)
-    if not canonical:
+    build_path = checked_path(own, flags.at)
+    if not build_path:
         return None
-    tree = MovedTree(own, Path(canonical))
+    tree = MovedTree(own, Path(build_path))
     for name in ("secret", "logfile"):
         if path := getattr(flags, name):
             setattr(flags, name, tree.place(Path(os.path.abspath(path))))
     for name in ("export", "exclude"):
         setattr(flags, name, [tree.place(Path(os.path.abspath(path))) for path in getattr(flags, name)])
-    flags.socket = tree.canonical / socket.name
+    flags.socket = tree.build_path / socket.name
     started_in = working_directory()
     tree.outside = os.open(own, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    enter_private_mounts(own, tree.canonical)
+    enter_private_mounts(own, tree.build_path)
     tree.move_surroundings(started_in)
     return tree
