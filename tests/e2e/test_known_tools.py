@@ -22,7 +22,7 @@ import trio
 from termite.cli.master_command import BUILT_IN_PLUGINS
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.fleet.logic.learnt_names import LearntNames
-from termite.engine.master.placement.traced_jobs import job_trace
+from termite.engine.master.remote_runs.traced_jobs import job_trace
 from termite.engine.model import TraceMode
 from termite.engine.paths import is_below, tree_path
 from termite.engine.recall.fact_reader import FactReader

@@ -93,7 +93,7 @@ BAD_FILES = [
     BadFile(WORKER_LAYERS, "termite.engine.worker.reports.bad", "termite.engine.worker.worker_daemon"),
     BadFile(RECALL_LAYERS, "termite.engine.recall.look_up.bad", "termite.engine.recall.known.known_table"),
     BadFile(MASTER_LAYERS, "termite.engine.master.no_floor"),
-    BadFile(MASTER_LAYERS, "termite.engine.master.placement.bad", "termite.engine.master.run_job"),
+    BadFile(MASTER_LAYERS, "termite.engine.master.remote_runs.bad", "termite.engine.master.run_job"),
     BadFile(MASTER_LAYERS, "termite.engine.master.shared", "termite.engine.master.results"),
 ]
 

@@ -15,8 +15,8 @@ import trio
 from termite.engine.errors import ConnectionLost, Reason, Retryable, TermiteError, UserError
 from termite.engine.fleet.coordinator_link import CoordinatorLink
 from termite.engine.fleet.lease import Lease, Traffic
+from termite.engine.fleet.logic.lease_choice import choose_lease
 from termite.engine.fleet.logic.pool_config import PoolConfig
-from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import SILENCE_S, Fleet, LeaseWish
 from termite.engine.fleet.silences import SilentLeases
 from termite.engine.fleet.trouble import Trouble, trouble_of
@@ -187,7 +187,7 @@ class Pool:
 
         Raise NoWorker as `slot` does.
         """
-        if not self._waiters and not avoid and not unfit and (lease := choose_place(self._leases, avoid)) is not None:
+        if not self._waiters and not avoid and not unfit and (lease := choose_lease(self._leases, avoid)) is not None:
             lease.running += 1
             return lease
         waiter = _Waiter(avoid, unfit)
@@ -224,7 +224,7 @@ class Pool:
             if not any(lease.is_open and lease.running < lease.slots for lease in self._leases):
                 break
             fit = [lease for lease in self._leases if lease.worker not in waiter.unfit]
-            lease = choose_place(fit, waiter.avoid)
+            lease = choose_lease(fit, waiter.avoid)
             if lease is not None:
                 lease.running += 1
                 waiter.lease = lease

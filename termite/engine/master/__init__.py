@@ -4,7 +4,7 @@
 * `run_job` runs a `job` from top to bottom; `results` publishes what it has made, and `job_reports`
   counts its end. `retries` says what happens when an attempt fails, `fallback` runs the command
   here after all, and `local_jobs` runs those that are local.
-* `placement` makes the answers on a worker those of this machine, and `reuse` uses stored results.
+* `remote_runs` has what a run on a worker needs beside the worker, and `reuse` uses stored results.
 * `mirror_requests` and `control_commands` answer mirrors and `termite-ctl`; `worker_shell` runs
   shells.
 * `recording` makes records of jobs, and `user_notices` notifies people of what is no single job's.

@@ -15,7 +15,7 @@ from termite.engine.errors import ExitCode, Reason
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import NAMED_PLACES, record_refusal
 from termite.engine.master.local_jobs import run_local
-from termite.engine.master.placement.startable import is_startable
+from termite.engine.master.remote_runs.startable import is_startable
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, Exit, Verdict
 from termite.engine.wire.protocol.foreign_text import printable

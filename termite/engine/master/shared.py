@@ -36,13 +36,13 @@ from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
-from termite.engine.master.placement.settled_check import SettledCheck
-from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
 from termite.engine.master.recording.authors import Authors
 from termite.engine.master.recording.fleet_view import FleetView, view_fleet
 from termite.engine.master.recording.job_records import RecordSettings
 from termite.engine.master.recording.recorder import Recorder
 from termite.engine.master.recording.recorder_config import RecorderConfig
+from termite.engine.master.remote_runs.settled_check import SettledCheck
+from termite.engine.master.remote_runs.tool_places import ToolPlaces, UnseenPrograms
 from termite.engine.master.reuse.result_cache import ResultCache, open_cache
 from termite.engine.master.reuse.run_observer import RunObserver
 from termite.engine.master.user_notices.notices import Notices

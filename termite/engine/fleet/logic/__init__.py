@@ -2,7 +2,7 @@
 
 * `registry` is the coordinator's list of workers; `workers` is that of a master, and decides where
   the next lease is opened.
-* `schedule` chooses the lease of the next job, and `pool_config` has the settings.
+* `lease_choice` chooses the lease of the next job, and `pool_config` has the settings.
 * `learnt_names` checks and learns the names in traces, `result_paths` checks those of results.
 
 Times are arguments named `now`, in seconds of the caller's monotonic clock.

@@ -15,7 +15,7 @@ from termite.engine.errors import (
 )
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import NAMED_PLACES, report_half_published
-from termite.engine.master.placement.machine_questions import Wanted
+from termite.engine.master.remote_runs.machine_questions import Wanted
 from termite.engine.master.results import publish_contents
 from termite.engine.master.reuse.result_cache import ResultCache
 from termite.engine.master.reuse.stored_contents import StoredContents

@@ -23,7 +23,7 @@ from termite.engine.history.logic.job_record import MissDetail
 from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.launch.output import KeptOutput
 from termite.engine.master.job import Job
-from termite.engine.master.placement.traced_jobs import trace_mode
+from termite.engine.master.remote_runs.traced_jobs import trace_mode
 from termite.engine.master.reuse.result_look_up import ResultSource, look_up
 from termite.engine.master.reuse.run_observer import AskTable
 from termite.engine.master.reuse.shared_cache import SharedCache, open_shared_cache

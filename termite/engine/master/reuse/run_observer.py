@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from termite.engine.errors import Retryable, TermiteError
 from termite.engine.fleet.logic.learnt_names import LearntNames
-from termite.engine.master.placement.traced_jobs import job_trace
+from termite.engine.master.remote_runs.traced_jobs import job_trace
 from termite.engine.model import Change
 from termite.engine.recall.fact_reader import FactReader
 from termite.engine.recall.known.known_table import Known, NotKnown

@@ -5,7 +5,7 @@ has traced it.
 """
 
 from termite.engine.master.job import Job
-from termite.engine.master.placement.machine_questions import wanted_by
+from termite.engine.master.remote_runs.machine_questions import wanted_by
 from termite.engine.master.reuse.recalled_jobs import is_slot_idle
 from termite.engine.master.reuse.result_cache import AUDIT, ResultCache
 from termite.engine.master.shared import Master

@@ -35,8 +35,8 @@ from termite.engine.launch.invocation import JobRequest, ShellWish
 from termite.engine.launch.listener import RestOfJob
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import absolute, report_dropped
-from termite.engine.master.placement.dispatch import dispatch
-from termite.engine.master.placement.protocol_breaches import ProtocolBreaches
+from termite.engine.master.remote_runs.dispatch import dispatch
+from termite.engine.master.remote_runs.protocol_breaches import ProtocolBreaches
 from termite.engine.master.results import publish_results
 from termite.engine.master.run_job import JobRunner, check_result, run_on_worker
 from termite.engine.master.shared import Master

@@ -15,8 +15,8 @@ from termite.engine.history.logic.job_record import LateInput
 from termite.engine.history.logic.missing_edges import missing_edge
 from termite.engine.launch.output import HOLD_S
 from termite.engine.master.job import Job
-from termite.engine.master.placement.late_inputs import LONGEST_S
 from termite.engine.master.recording.job_records import RecordSettings, record_of
+from termite.engine.master.remote_runs.late_inputs import LONGEST_S
 from termite.engine.master.reuse.run_observer import ObservedRun, RunObserver
 from termite.engine.model import Attr, CacheMode, Change, Changeset, PackedTrace, TraceGap, TraceMode
 from termite.engine.paths import from_root_down

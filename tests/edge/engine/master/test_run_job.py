@@ -53,9 +53,9 @@ from termite.engine.master import run_job
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.fallback import run_here_instead
 from termite.engine.master.job import MAX_ATTEMPTS, Job
-from termite.engine.master.placement.sent_contents import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES
-from termite.engine.master.placement.settled_check import SettledCheck
 from termite.engine.master.recording.record_keeper import PAUSE_S
+from termite.engine.master.remote_runs.sent_contents import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES
+from termite.engine.master.remote_runs.settled_check import SettledCheck
 from termite.engine.master.run_job import JobRunner
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.master.placement.startable import is_startable
+from termite.engine.master.remote_runs.startable import is_startable
 from termite.engine.model import How, Invocation
 
 

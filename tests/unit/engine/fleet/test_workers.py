@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from termite.engine.fleet.logic.schedule import choose_place
+from termite.engine.fleet.logic.lease_choice import choose_lease
 from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, SILENCE_S, Departure, Fleet
 from termite.engine.wire.protocol.fleet_messages import GoneWorker, ListedWorker
 
 
 @dataclass
-class Place:
+class OneLease:
     worker: str
     slots: int
     running: int
@@ -24,15 +24,15 @@ def wishes(fleet: Fleet, waiting: int, now: float = 0.0) -> list[tuple[str, int]
 
 
 def test_the_job_goes_where_the_smallest_part_is_taken() -> None:
-    assert choose_place([Place("a", 4, 2), Place("b", 16, 4)]) == Place("b", 16, 4)
-    assert choose_place([Place("a", 2, 2), Place("b", 1, 1)]) is None
-    assert choose_place([Place("a", 2, 0, is_open=False)]) is None
+    assert choose_lease([OneLease("a", 4, 2), OneLease("b", 16, 4)]) == OneLease("b", 16, 4)
+    assert choose_lease([OneLease("a", 2, 2), OneLease("b", 1, 1)]) is None
+    assert choose_lease([OneLease("a", 2, 0, is_open=False)]) is None
 
 
 def test_a_worker_that_failed_this_job_is_avoided_while_there_is_another_one() -> None:
-    assert choose_place([Place("a", 4, 0), Place("b", 4, 3)], {"a"}) == Place("b", 4, 3)
-    assert choose_place([Place("a", 4, 0), Place("b", 4, 4)], {"a"}) is None
-    assert choose_place([Place("a", 4, 0)], {"a"}) == Place("a", 4, 0)
+    assert choose_lease([OneLease("a", 4, 0), OneLease("b", 4, 3)], {"a"}) == OneLease("b", 4, 3)
+    assert choose_lease([OneLease("a", 4, 0), OneLease("b", 4, 4)], {"a"}) is None
+    assert choose_lease([OneLease("a", 4, 0)], {"a"}) == OneLease("a", 4, 0)
 
 
 def test_as_many_leases_are_opened_as_jobs_wait_the_idlest_workers_first() -> None:

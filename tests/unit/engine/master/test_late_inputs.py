@@ -6,13 +6,13 @@ from signal import SIGINT, SIGKILL, SIGSEGV, SIGTERM
 import pytest
 
 from termite.engine.history.logic.job_record import INPUTS_NAMED, LateInput
-from termite.engine.master.placement.late_inputs import (
+from termite.engine.master.recording.authors import AUTHORS_KEPT, Authors
+from termite.engine.master.remote_runs.late_inputs import (
     LONGEST_S,
     JudgedRun,
     Objection,
     recorded_inputs,
 )
-from termite.engine.master.recording.authors import AUTHORS_KEPT, Authors
 from termite.engine.model import Exit
 from termite.engine.recall.logic.changed_inputs import ChangedInput
 from tests.unit.tables import each_row

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from termite.engine.errors import UserError
-from termite.engine.master.placement.settled_check import RETRY_S, SettledCheck
+from termite.engine.master.remote_runs.settled_check import RETRY_S, SettledCheck
 
 
 class Look:

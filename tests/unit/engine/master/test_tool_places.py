@@ -8,8 +8,8 @@ import pytest
 
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
-from termite.engine.master.placement import tool_places
-from termite.engine.master.placement.tool_places import ToolPlaces
+from termite.engine.master.remote_runs import tool_places
+from termite.engine.master.remote_runs.tool_places import ToolPlaces
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.tools.tool_homes import ToolPlace
 

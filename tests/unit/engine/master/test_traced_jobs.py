@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from termite.engine.fleet.logic.learnt_names import LearntNames
-from termite.engine.master.placement.traced_jobs import job_trace
+from termite.engine.master.remote_runs.traced_jobs import job_trace
 from termite.engine.model import TraceGap
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.fuse.view.trace_names import TraceNames

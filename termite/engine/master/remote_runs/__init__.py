@@ -1,4 +1,4 @@
-"""The room of what a command needs to get the same answers on a worker as on this machine.
+"""The room of runs on workers: what a command needs to get there the answers of this machine.
 
 `settled_check` checks the files outside the tree, for which a job waits first. `startable` finds
 out whether a command could start here. `dispatch` makes the message that goes to a worker.

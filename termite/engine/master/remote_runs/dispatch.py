@@ -6,8 +6,8 @@ from termite.engine.decide.environment import encoded_words, environment_of
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES
 from termite.engine.master.job import Job
-from termite.engine.master.placement.sent_contents import take_contents
-from termite.engine.master.placement.traced_jobs import trace_mode
+from termite.engine.master.remote_runs.sent_contents import take_contents
+from termite.engine.master.remote_runs.traced_jobs import trace_mode
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Rule, TraceMode
 from termite.engine.recall.look_up.fingerprints import STDIN_ENDED
