@@ -27,7 +27,7 @@ from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect, find_left_in_memory
 from termite.fuse.job_slots import JobSlots
 from termite.fuse.job_terminal import JobTerminal
-from termite.fuse.kernel.ops import MirrorOperations
+from termite.fuse.kernel_requests.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import JobTable, RunningJob

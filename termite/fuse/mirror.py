@@ -45,7 +45,7 @@ from termite.engine.wire.protocol.messages import (
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles
-from termite.fuse.kernel import ops, session
+from termite.fuse.kernel_requests import ops, session
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_generation import WARM_PLACE
 from termite.fuse.layers.warm_layer import WarmLayer

@@ -8,7 +8,7 @@ from pathlib import Path
 PROGRAM = """
 import os, subprocess, sys, tempfile
 import pyfuse3, trio
-from termite.fuse.kernel import session
+from termite.fuse.kernel_requests import session
 
 class Nothing(pyfuse3.Operations):
     async def lookup(self, parent, name, ctx=None):
@@ -54,7 +54,7 @@ trio.run(main)
 WAITING = """
 import os, stat, subprocess, tempfile
 import pyfuse3, trio
-from termite.fuse.kernel import session
+from termite.fuse.kernel_requests import session
 
 FAST = 1000
 

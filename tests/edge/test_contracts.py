@@ -64,7 +64,7 @@ BAD_FILES = [
     BadFile(ENGINE_LAYERS, "termite.engine.master.bad", "termite.engine.worker.slot_shares"),
     BadFile(FUSE_LAYERS, "termite.fuse.no_floor"),
     BadFile(FUSE_LAYERS, "termite.fuse.content.bad", "termite.fuse.actions"),
-    BadFile(FUSE_LAYERS, "termite.fuse.kernel.bad", "termite.fuse.harvest.collect"),
+    BadFile(FUSE_LAYERS, "termite.fuse.kernel_requests.bad", "termite.fuse.harvest.collect"),
     BadFile(NO_CERTIFICATES, "termite.fuse.content.bad", "cryptography.x509"),
     BadFile(NO_CERTIFICATES, "termite.fuse.content.bad", "termite.engine.wire.authority"),
     BadFile(MIRROR, "termite.fuse.content.bad", "termite.engine.master.user_notices.notices"),

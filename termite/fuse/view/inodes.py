@@ -22,8 +22,8 @@ class Node:
 
     If `is_present`, `digest` is known and the content is in this worker's store. `content` (None if
     it is not kept) and `fd` (-1 if there is none) serve a file that is open and was read. `entry`
-    is the answer about a directory, which the room `kernel` makes once. A large tree has 100,000
-    nodes, so fields of directories and standard inputs alone stand in subclasses.
+    is the answer about a directory, which the room `kernel_requests` makes once. A large tree has
+    100,000 nodes, so fields of directories and standard inputs alone stand in subclasses.
     """
 
     __slots__ = (

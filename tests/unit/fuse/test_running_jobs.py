@@ -11,7 +11,7 @@ import trio.testing
 
 from termite.engine.errors import FsError, Reason, RemoteBug, RemoteProtocolError, Retryable, Stale
 from termite.engine.model import Attr, StdinFile
-from termite.fuse.kernel.ops import answered
+from termite.fuse.kernel_requests.ops import answered
 from termite.fuse.running_jobs import JobTable, RunningJob
 from termite.fuse.view.comparison import CopyUps
 from termite.fuse.view.views import Base, View

@@ -8,8 +8,8 @@ import trio
 
 from termite.engine.errors import Stale
 from termite.engine.model import Attr
-from termite.fuse.kernel.answers import FOREVER_S, entry_of
-from termite.fuse.kernel.private_names import PrivateNames
+from termite.fuse.kernel_requests.answers import FOREVER_S, entry_of
+from termite.fuse.kernel_requests.private_names import PrivateNames
 from termite.fuse.running_jobs import JobTable, RunningJob
 from termite.fuse.view.inodes import Inodes
 from termite.fuse.view.views import Base, View

@@ -22,8 +22,8 @@ from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.model import Attr, is_directory
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
-from termite.fuse.kernel.answers import FOREVER_S, absence, boundless, entry_of
-from termite.fuse.kernel.private_names import PrivateNames
+from termite.fuse.kernel_requests.answers import FOREVER_S, absence, boundless, entry_of
+from termite.fuse.kernel_requests.private_names import PrivateNames
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import JobTable
 from termite.fuse.stdin.stdin_pipe import StdinSource
