@@ -69,7 +69,7 @@ BAD_FILES = [
     BadFile(NO_CERTIFICATES, "termite.fuse.content.bad", "termite.engine.wire.authority"),
     BadFile(MIRROR, "termite.fuse.content.bad", "termite.engine.master.user_notices.notices"),
     BadFile(MIRROR, "termite.fuse.content.bad", "termite.engine.tree.logic.plan"),
-    BadFile(WORKER, "termite.engine.worker.bad", "termite.engine.tree.disk"),
+    BadFile(WORKER, "termite.engine.worker.bad", "termite.engine.tree.tree_disk"),
     BadFile(WORKER, "termite.engine.worker.bad", "termite.engine.launch.invocation"),
     BadFile(PLUGINS, "termite.plugins.bad", "termite.engine.model"),
     BadFile(PLUGINS, "termite.plugins.bad", "termite.fuse.view.inodes"),

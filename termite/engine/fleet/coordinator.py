@@ -15,7 +15,7 @@ import trio
 from termite import __version__
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.farm_desk import FarmDesk
-from termite.engine.fleet.logic.registry import Registry
+from termite.engine.fleet.logic.worker_registry import Registry
 from termite.engine.fleet.trouble import detail_of
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address

@@ -11,7 +11,7 @@ import msgspec
 
 from termite import __version__
 from termite.engine.errors import Reason, Retryable, UserError
-from termite.engine.fleet.logic.registry import Registry
+from termite.engine.fleet.logic.worker_registry import Registry
 from termite.engine.nearest_name import wrong_name
 from termite.engine.wire.protocol.fleet_messages import DrainWorker, GetWorkerReport, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.message_base import Message

@@ -15,9 +15,9 @@ import trio
 from termite.engine.errors import ConnectionLost, Reason, Retryable, TermiteError, UserError
 from termite.engine.fleet.coordinator_link import CoordinatorLink
 from termite.engine.fleet.lease import Lease, Traffic
+from termite.engine.fleet.logic.known_workers import SILENCE_S, Fleet, LeaseWish
 from termite.engine.fleet.logic.lease_choice import choose_lease
 from termite.engine.fleet.logic.pool_config import PoolConfig
-from termite.engine.fleet.logic.workers import SILENCE_S, Fleet, LeaseWish
 from termite.engine.fleet.silences import SilentLeases
 from termite.engine.fleet.trouble import Trouble, trouble_of
 from termite.engine.wire.addresses import split_address

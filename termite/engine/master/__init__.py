@@ -3,7 +3,7 @@
 * `master_daemon` is the daemon, and `shared` has the state that all jobs share.
 * `run_job` runs a `job` from top to bottom; `results` publishes what it has made, and `job_reports`
   counts its end. `retries` says what happens when an attempt fails, `fallback` runs the command
-  here after all, and `local_jobs` runs those that are local.
+  here after all, and `local_jobs` starts those that are local.
 * `remote_runs` has what a run on a worker needs beside the worker, and `reuse` uses stored results.
 * `mirror_requests` and `control_commands` answer mirrors and `termite-ctl`; `worker_shell` runs
   shells.

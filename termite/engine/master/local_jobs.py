@@ -1,6 +1,7 @@
 """Let the launcher execute a job's command on the master's machine, at once or after a wait.
 
 A rule or a tie makes the command local, or it is short, or no worker can run it (fallback.py).
+These are steps of a job; the processes and their slots are in engine/launch/local_runs.py.
 """
 
 from collections.abc import Callable, Collection
@@ -13,7 +14,7 @@ from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Reason
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_local
-from termite.engine.master.reuse.short_jobs import is_to_be_traced, may_be_recalled
+from termite.engine.master.reuse.short_command_recall import is_to_be_traced, may_be_recalled
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, Phase, Verdict
 

@@ -16,9 +16,9 @@ from termite.engine.master.job import Job
 from termite.engine.model import Attr, Command, Digest
 from termite.engine.paths import split
 from termite.engine.sparse_content import pieces
-from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.tree_disk import look_failed
 from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (

@@ -54,9 +54,9 @@ from termite.engine.master.job_reports import (
 from termite.engine.master.local_jobs import run_local, start_at_once, start_local, start_unrecalled, tie_by_environment
 from termite.engine.master.remote_runs.dispatch import dispatch
 from termite.engine.master.remote_runs.late_inputs import check_failure
+from termite.engine.master.remote_runs.learnt_run_times import learn_run_time
 from termite.engine.master.remote_runs.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.remote_runs.protocol_breaches import ProtocolBreaches
-from termite.engine.master.remote_runs.run_times import learn_run_time
 from termite.engine.master.results import publish_results
 from termite.engine.master.retries import record_conflict, record_failure
 from termite.engine.master.reuse.ended_jobs import EndedJobRun, keep_ended

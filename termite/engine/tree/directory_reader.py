@@ -15,7 +15,6 @@ from termite.engine import look_calls
 from termite.engine.look_errors import GONE, REFUSED, is_answer
 from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
-from termite.engine.tree.disk import Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import LinkIds, Seen
 from termite.engine.tree.logic.temporary_names import TEMPORARY, temporary_above
@@ -30,6 +29,7 @@ from termite.engine.tree.logic.visibility import (
 from termite.engine.tree.tools.entry_notes import EntryNotes
 from termite.engine.tree.tools.hidden_entries import hidden_entry, place_of_one_machine
 from termite.engine.tree.tools.programs import leads_away, sealed_file, way_to
+from termite.engine.tree.tree_disk import Disk, LookErrors, look_failed
 from termite.engine.tree.watch import Watches
 
 # The mtime of a directory that termite makes up. make and ninja take 0 for "does not exist".

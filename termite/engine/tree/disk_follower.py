@@ -25,13 +25,13 @@ from termite.engine.look_errors import GONE
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.directory_reader import DirectoryReader
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
 from termite.engine.tree.logic.outside_entries import OutsideEntries
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.tools.private_entries import refusal_of
+from termite.engine.tree.tree_disk import Disk
 from termite.engine.tree.watch import Watches
 
 # A drain must report everything that was done before it began. Other programs may go on writing, so

@@ -16,13 +16,13 @@ from termite.engine.errors import FsError, Reason, Retryable, Stale
 from termite.engine.look_errors import GONE, REFUSED
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import split
-from termite.engine.tree.disk import Disk, LookErrors, look_failed
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import Exports
+from termite.engine.tree.tree_disk import Disk, LookErrors, look_failed
 
 CLOSED = (errno.EACCES, errno.EPERM)  # to us
 # A file of this size is hashed in 50 us, which is less than it takes to have a thread do it.

@@ -21,8 +21,8 @@ import trio
 from termite.engine.model import Digest
 from termite.engine.sparse_content import ContentHash
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.times import wire_ns
+from termite.engine.tree.tree_disk import Disk
 
 F_SETSIG = 10  # of fcntl(2); the module fcntl has no name for it
 BLOCK_BYTES = 1024 * 1024  # that are read at once

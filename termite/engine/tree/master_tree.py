@@ -17,7 +17,6 @@ from termite.engine.errors import FsError, Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.paths import components, from_root_down
 from termite.engine.tree.directory_reader import DirectoryReader
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.file_contents import FileContents
 from termite.engine.tree.hashes import Hashes
@@ -43,6 +42,7 @@ from termite.engine.tree.tools.private_entries import find_entry
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.slow_mounts import WatchedMounts
 from termite.engine.tree.tools.tool_homes import ToolPlace
+from termite.engine.tree.tree_disk import Disk
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from termite.engine import look_calls
 from termite.engine.errors import Reason, ResultRefused, Retryable
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, from_root_down, is_below, is_within, split
-from termite.engine.tree.disk import Disk, LookErrors
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.logic.attrs import Events, Inode, Touch
 from termite.engine.tree.logic.temporary_names import TEMPORARY, chosen_in, named_in, other_words, temporary_above
 from termite.engine.tree.logic.visibility import Exports, Visibility, is_public
 from termite.engine.tree.tools.programs import way_to
+from termite.engine.tree.tree_disk import Disk, LookErrors
 
 MOST_SHOWN = 4096  # private names: each is an anchor, which stays as long as the master
 MOST_MADE = 20_000  # names of jobs, 200 bytes each; then those that are gone are forgotten

@@ -1,7 +1,7 @@
 """The pure part of the fleet: which workers exist, and where the next lease and the next job go.
 
-* `registry` is the coordinator's list of workers; `workers` is that of a master, and decides where
-  the next lease is opened.
+* `worker_registry` is the coordinator's list of workers; `known_workers` is that of a master, and
+  decides where the next lease is opened.
 * `lease_choice` chooses the lease of the next job, and `pool_config` has the settings.
 * `learnt_names` checks and learns the names in traces, `result_paths` checks those of results.
 

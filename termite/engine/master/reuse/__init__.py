@@ -4,7 +4,7 @@
   that are to be stored. `result_look_up` finds a result, or the reason why there is none.
 * `recalled_jobs` answers a job with a stored result, and `stored_contents` gets its contents ready.
 * `shared_cache` asks a shared store, and fills it.
-* `short_jobs` lets short commands be looked up, or traced, before they run here.
+* `short_command_recall` lets short commands be looked up, or traced, before they run here.
 * `twin_jobs` lets a job wait for another one of the same command.
 * `run_observer` finds what a traced run has used, and which inputs changed meanwhile.
 * `ended_jobs` says what is stored of a run, and why perhaps nothing is.

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from termite.engine.look_errors import GONE
 from termite.engine.paths import from_root_down, is_within, join, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import Disk, remove_beneath
 from termite.engine.tree.logic.redo_plan import area_of, place_in_plan
 from termite.engine.tree.logic.temporary_names import temporary_above
 from termite.engine.tree.logic.visibility import AREA
 from termite.engine.tree.publishing.kept_plans.plan_file import PREFIX, lock
 from termite.engine.tree.publishing.staging import Staging, hide_from_git
 from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.tree_disk import Disk, remove_beneath
 from termite.engine.tree.volumes import Volume, volume_of
 
 RECORD = b".area-"  # in the name of a symlink that leads to an area

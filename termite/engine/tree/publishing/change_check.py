@@ -6,11 +6,11 @@ from pathlib import Path
 
 from termite.engine.look_errors import GONE
 from termite.engine.paths import join
-from termite.engine.tree.disk import PlanDisk
 from termite.engine.tree.logic.redo_plan import MakeDirectory, PlaceEntry, Record, SetAttributes, Step, Stood, Trash
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.publishing.areas import FoundAreas
 from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.tree_disk import PlanDisk
 
 
 def find_changed(record: Record, root: Path, staging: int, written_ns: int) -> bytes | None:

@@ -11,7 +11,6 @@ from errno import ENOENT
 from pathlib import Path
 
 from termite.engine.errors import FsError, RemoteProtocolError
-from termite.engine.tree.disk import PlanDisk, remove_beneath
 from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEntry, Record, Step
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import RECORD, remove_recorded
@@ -30,6 +29,7 @@ from termite.engine.tree.publishing.redo import (
 from termite.engine.tree.publishing.staging import CLOCK, IGNORE, open_staging
 from termite.engine.tree.publishing.steps import near_name
 from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.tree_disk import PlanDisk, remove_beneath
 
 OWN_FILES = (CLOCK, IGNORE)  # of the staging directory: they belong to no plan
 

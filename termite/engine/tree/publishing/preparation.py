@@ -16,7 +16,6 @@ from termite.engine.look_errors import GONE
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import FsErrors, set_attributes
 from termite.engine.tree.logic.attrs import AttrTree
 from termite.engine.tree.logic.plan import Plan
 from termite.engine.tree.logic.redo_plan import (
@@ -34,6 +33,7 @@ from termite.engine.tree.publishing.areas import StagingAreas
 from termite.engine.tree.publishing.staging import stage_content, stage_copy_of
 from termite.engine.tree.publishing.steps import StagedFile
 from termite.engine.tree.publishing.target_directories import InheritedAccess, TargetDirectories
+from termite.engine.tree.tree_disk import FsErrors, set_attributes
 from termite.engine.tree.volumes import mount_points
 
 # The content of each new file by SHA-256: its bytes, or the path of a staged file.

@@ -21,7 +21,6 @@ from termite.engine.errors import ExitCode, FsError, HalfPublished, Reason, Resu
 from termite.engine.loop.long_work import MANY, compute
 from termite.engine.model import Change
 from termite.engine.paths import from_root_down
-from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events
@@ -39,6 +38,7 @@ from termite.engine.tree.publishing.staging import Staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 from termite.engine.tree.temporary_files import TemporaryFiles
+from termite.engine.tree.tree_disk import Disk, FsErrors
 
 SLICE_S = 0.01  # after this time other tasks run
 SLICED_ROUNDS = 2  # in which the steps of a plan are found; then others have had their turns

@@ -23,7 +23,6 @@ from termite.engine.errors import Conflict, RemoteProtocolError
 from termite.engine.model import BaseVersion, Change, Digest
 from termite.engine.paths import split
 from termite.engine.sparse_content import ContentHash
-from termite.engine.tree.disk import Disk, FsErrors, LookErrors
 from termite.engine.tree.hashes import Hashes, stamp_of
 from termite.engine.tree.late_writes import LateWrites, OldFile, is_being_written
 from termite.engine.tree.logic.attrs import AttrTree, Seen
@@ -32,6 +31,7 @@ from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.publishing.preparation import Contents, digest_of_change
 from termite.engine.tree.publishing.staging import BLOCK_BYTES, StagedWriter, Staging
+from termite.engine.tree.tree_disk import Disk, FsErrors, LookErrors
 
 T = TypeVar("T")
 

@@ -16,7 +16,6 @@ from errno import EACCES, EDQUOT, EIO, EISDIR, ELOOP, EMFILE, ENFILE, ENOENT, EN
 from pathlib import Path
 
 from termite.engine.errors import ExitCode, FsError
-from termite.engine.tree.disk import Disk, PlanDisk, remove_beneath
 from termite.engine.tree.logic.redo_plan import (
     JobEnd,
     MakeDirectory,
@@ -42,6 +41,7 @@ from termite.engine.tree.publishing.kept_plans.plan_file import (
 from termite.engine.tree.publishing.staging import IGNORE, open_staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.tree_disk import Disk, PlanDisk, remove_beneath
 
 # These errors may pass: somebody frees space, or a descriptor is closed.
 PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS))

@@ -20,10 +20,10 @@ from termite.engine.model import Digest
 from termite.engine.paths import join
 from termite.engine.sparse_content import ContentHash, copy_pieces, is_sparse_file
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import FsErrors, remove_beneath
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.kept_plans.discard_note import NOTE, DiscardNote
 from termite.engine.tree.publishing.kept_plans.plan_file import PlanFile
+from termite.engine.tree.tree_disk import FsErrors, remove_beneath
 from termite.engine.tree.volumes import volume_of
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC

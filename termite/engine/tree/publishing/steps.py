@@ -16,7 +16,6 @@ from termite.engine.look_errors import GONE
 from termite.engine.model import Digest
 from termite.engine.paths import is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import remove_beneath, set_attributes, set_attributes_of
 from termite.engine.tree.hashes import stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.redo_plan import (
@@ -31,6 +30,7 @@ from termite.engine.tree.logic.redo_plan import (
 from termite.engine.tree.logic.visibility import AREA
 from termite.engine.tree.publishing.staging import NEW, copy_content
 from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.tree_disk import remove_beneath, set_attributes, set_attributes_of
 
 
 class StagedFile(NamedTuple):

@@ -16,9 +16,9 @@ from termite.engine.look_errors import GONE
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.access_lists import ACCESS_LIST, DEFAULT_LIST, granted, requested_mode
 from termite.engine.tree.logic.times import wire_ns
+from termite.engine.tree.tree_disk import Disk
 
 MOST_MOVED = 20_000  # entries of a directory that was moved; each costs 5 us
 _KEPT = ("user.", "trusted.", "security.capability", ACCESS_LIST, DEFAULT_LIST)

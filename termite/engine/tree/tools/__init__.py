@@ -9,7 +9,7 @@
   miss.
 * `slow_mounts` finds the places at which a look may hang.
 
-The room may import `logic`, `disk`, and the floors of the engine below `tree`. The parent room
+The room may import `logic`, `tree_disk`, and the floors of the engine below `tree`. The parent room
 decides with its answers what is shown.
 Do not touch: these modules read the disk, and change nothing.
 """

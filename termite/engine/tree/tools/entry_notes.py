@@ -12,11 +12,11 @@ from termite.engine import look_calls
 from termite.engine.errors import Retryable
 from termite.engine.look_errors import is_answer
 from termite.engine.paths import from_root_down, join, split
-from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.tools.private_entries import is_asked_for, is_within_reach
 from termite.engine.tree.tools.programs import IsShown, way_to
 from termite.engine.tree.tools.slow_mounts import SlowMounts, slow_mounts
+from termite.engine.tree.tree_disk import look_failed
 
 MOST_SEALS = 4096  # each is a name that stays shown as long as the master
 MOST_FOLLOWED = 1000  # symlinks of one check: each costs some 30 system calls

@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from termite.engine import look_calls
 from termite.engine.look_errors import is_answer
 from termite.engine.paths import is_below, join
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.visibility import MADE_BY_SANDBOX, OF_ONE_MACHINE, Exports
+from termite.engine.tree.tree_disk import Disk
 
 
 def hidden_entry(exports: Exports, directory: bytes, pattern: bytes) -> bytes:

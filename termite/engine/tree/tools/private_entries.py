@@ -16,11 +16,11 @@ from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.look_errors import is_answer
 from termite.engine.model import Attr
 from termite.engine.paths import is_within, split
-from termite.engine.tree.disk import Disk, LookErrors, look_failed
 from termite.engine.tree.logic.temporary_names import is_never_shown, temporary_above
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, Exports, Visibility
 from termite.engine.tree.tools.slow_mounts import WatchedMounts
+from termite.engine.tree.tree_disk import Disk, LookErrors, look_failed
 
 DIRECTORY_BYTES = 4096  # the size of every directory that jobs see
 # The package manager's. Compilers look there for hundreds of names that are missing, and each

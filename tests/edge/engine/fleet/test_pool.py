@@ -17,8 +17,8 @@ from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryabl
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.logic import learnt_names
+from termite.engine.fleet.logic.known_workers import LeaseWish
 from termite.engine.fleet.logic.pool_config import PoolConfig
-from termite.engine.fleet.logic.workers import LeaseWish
 from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool
 from termite.engine.model import (
     Attr,
@@ -348,7 +348,7 @@ async def test_a_worker_that_accepts_and_never_answers_is_not_waited_for_for_eve
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The kernel completes connections to a process that is stopped."""
-    monkeypatch.setattr("termite.engine.fleet.logic.workers.SILENCE_S", 0.5)
+    monkeypatch.setattr("termite.engine.fleet.logic.known_workers.SILENCE_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         async with pool(FakeWorker(0), odd=f"127.0.0.1:{deaf.getsockname()[1]}") as made:
             start = trio.current_time()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.tree import disk
+from termite.engine.tree import tree_disk
 from termite.engine.tree.logic.redo_plan import JobEnd, PlaceEntry
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing import orphaned_plans
@@ -176,14 +176,14 @@ def test_the_next_master_begins_though_a_directory_is_closed(refused_root: Path)
 @pytest.mark.logs("plan-discarded")
 def test_the_next_master_begins_though_a_look_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave_plan(root)
-    real = disk.Disk.open_directory
+    real = tree_disk.Disk.open_directory
 
-    def open_directory(self: disk.Disk, path: bytes, flags: int = os.O_RDONLY) -> int:
+    def open_directory(self: tree_disk.Disk, path: bytes, flags: int = os.O_RDONLY) -> int:
         if path.endswith(b"d/e"):
             raise failed(EIO)
         return real(self, path, flags)
 
-    monkeypatch.setattr(disk.Disk, "open_directory", open_directory)
+    monkeypatch.setattr(tree_disk.Disk, "open_directory", open_directory)
     assert "d/e/out: Input/output error" in begin_and_end(root)[0]
 
 
@@ -197,7 +197,7 @@ def test_the_next_master_begins_though_something_staged_cannot_be_removed(
     def remove_beneath(fd: int, name: bytes) -> bool:
         if name == b"left.1":
             raise failed(EIO)
-        return disk.remove_beneath(fd, name)
+        return tree_disk.remove_beneath(fd, name)
 
     monkeypatch.setattr(orphaned_plans, "remove_beneath", remove_beneath)
     assert begin_and_end(root) == []

@@ -10,7 +10,7 @@ import pytest
 
 from termite.engine import look_calls
 from termite.engine.errors import FsError, Reason, Retryable, Stale
-from termite.engine.tree import directory_reader, disk
+from termite.engine.tree import directory_reader, tree_disk
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, serve, tree_path
 
@@ -289,10 +289,10 @@ async def test_a_directory_of_the_user_that_refuses_him_sends_the_command_home(
 @pytest.fixture
 def opening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def refuse(errno: int) -> None:
-        def open_file(self: disk.Disk, path: bytes) -> int:
+        def open_file(self: tree_disk.Disk, path: bytes) -> int:
             raise failed(errno)
 
-        monkeypatch.setattr(disk.Disk, "open_file", open_file)
+        monkeypatch.setattr(tree_disk.Disk, "open_file", open_file)
 
     return refuse
 
@@ -328,7 +328,7 @@ async def test_no_worker_is_to_blame_if_nobody_can_say_whose_a_closed_file_or_di
     opening: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def look(self: disk.Disk, path: bytes) -> None:
+    def look(self: tree_disk.Disk, path: bytes) -> None:
         raise failed(EMFILE)
 
     (root / "d").mkdir()
@@ -336,7 +336,7 @@ async def test_no_worker_is_to_blame_if_nobody_can_say_whose_a_closed_file_or_di
     await serve(home, root)
     fail("listdir", "d", failed(EACCES))
     opening(EACCES)
-    monkeypatch.setattr(disk.Disk, "look", look)
+    monkeypatch.setattr(tree_disk.Disk, "look", look)
     for asked in (
         home.directory(tree_path(root / "d")),
         home.open_file(tree_path(root / "f"), 1, (root / "f").stat().st_mtime_ns),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import Retryable
-from termite.engine.tree import disk, disk_calls, late_writes
+from termite.engine.tree import disk_calls, late_writes, tree_disk
 from termite.engine.tree.master_tree import MasterTree
 from tests.edge.engine.tree.test_reconciliation import Writing
 from tests.edge.engine.tree.tree_jobs import agrees_with_the_disk, serve, staged_names, tree_path
@@ -123,14 +123,14 @@ async def test_a_file_that_cannot_be_looked_at_is_not_replaced_unseen(
 ) -> None:
     """A program may be writing to it."""
     job = await job_on_log(home, root)
-    real, failures = disk.Disk.open_file, [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+    real, failures = tree_disk.Disk.open_file, [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
 
-    def open_file(self: disk.Disk, path: bytes) -> int:
+    def open_file(self: tree_disk.Disk, path: bytes) -> int:
         if failures and path.endswith(b"/log"):
             raise failures.pop()
         return real(self, path)
 
-    monkeypatch.setattr(disk.Disk, "open_file", open_file)
+    monkeypatch.setattr(tree_disk.Disk, "open_file", open_file)
     with pytest.raises(Retryable):
         await job.end()
     assert (root / "log").read_bytes() == FIRST

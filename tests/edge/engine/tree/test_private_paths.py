@@ -12,12 +12,12 @@ import pytest
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.mirror_requests import MirrorRequests
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.tools import entry_notes
 from termite.engine.tree.tools.private_entries import refusal_of
 from termite.engine.tree.tools.tool_homes import ToolPlace
+from termite.engine.tree.tree_disk import Disk
 from termite.engine.wire.protocol.messages import Directory, GetDirectory
 from tests.edge.engine.tree.tree_jobs import tree_path
 

@@ -17,7 +17,6 @@ import trio
 from termite.engine.errors import FsError, HalfPublished
 from termite.engine.model import Attr
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import remove_beneath
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing import publication
@@ -27,6 +26,7 @@ from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import SLICE_S, Ticket
 from termite.engine.tree.publishing.redo import finish_job
 from termite.engine.tree.publishing.steps import near_name
+from termite.engine.tree.tree_disk import remove_beneath
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
 
 TOKEN = b"launcher"

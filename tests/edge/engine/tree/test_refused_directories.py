@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import Retryable
-from termite.engine.tree import disk
+from termite.engine.tree import tree_disk
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.edge.engine.tree.test_failed_looks import failed
 from tests.edge.engine.tree.tree_jobs import agrees_with_the_disk, changed_since, serve, tree_path
@@ -84,14 +84,14 @@ async def test_one_refusal_in_a_drain_loses_no_event(
     (root / "a" / "b" / "f").write_bytes(b"1")
     await serve(home, root, root / "a", root / "a" / "b")
     home.drain()
-    real, refusals = disk.Disk.open_directory, [failed(errno)]
+    real, refusals = tree_disk.Disk.open_directory, [failed(errno)]
 
-    def open_directory(self: disk.Disk, path: bytes, flags: int = os.O_RDONLY) -> int:
+    def open_directory(self: tree_disk.Disk, path: bytes, flags: int = os.O_RDONLY) -> int:
         if refusals and path.endswith(b"a/b"):
             raise refusals.pop()
         return real(self, path, flags)
 
-    monkeypatch.setattr(disk.Disk, "open_directory", open_directory)
+    monkeypatch.setattr(tree_disk.Disk, "open_directory", open_directory)
     (root / "a" / "b" / "f").write_bytes(b"2")  # the same size, and often the same tick
     (root / "a" / "b" / "new").mkdir()
     if errno == EIO:

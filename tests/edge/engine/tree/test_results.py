@@ -12,7 +12,6 @@ import pytest
 from termite.engine.errors import FsError, HalfPublished, Reason, RemoteProtocolError, ResultRefused
 from termite.engine.model import Attr, Digest
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.logic.access_lists import (
     ACCESS_LIST,
     DEFAULT_LIST,
@@ -30,6 +29,7 @@ from termite.engine.tree.publishing import publication
 from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import Published
 from termite.engine.tree.publishing.steps import StepRunner
+from termite.engine.tree.tree_disk import Disk
 from tests.edge.engine.tree.tree_jobs import (
     NS,
     Job,

@@ -13,12 +13,12 @@ import pytest
 
 from termite.engine.model import Attr, Change
 from termite.engine.paths import join, split
-from termite.engine.tree.disk import Disk
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree
 from termite.engine.tree.logic.times import TICK_NS
 from termite.engine.tree.logic.visibility import Exports
+from termite.engine.tree.tree_disk import Disk
 
 STORM_S = 0.15
 DEPTH = 3

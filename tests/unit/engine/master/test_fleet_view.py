@@ -8,7 +8,7 @@ import msgspec
 
 from termite.cli.display.worker_words import standing_of, worker_word
 from termite.engine.errors import Reason
-from termite.engine.fleet.logic.workers import Departure
+from termite.engine.fleet.logic.known_workers import Departure
 from termite.engine.fleet.pool import Pool
 from termite.engine.fleet.trouble import Trouble
 from termite.engine.history.logic.live_events import QueueWaits, WorkerChanged, WorkerLeft

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from errno import EEXIST
 
-from termite.engine.tree.disk import remove_beneath
+from termite.engine.tree.tree_disk import remove_beneath
 
 NOTE = b"discarded"
 MOST_BYTES = 64 * 1024  # of the file; the log has all lines

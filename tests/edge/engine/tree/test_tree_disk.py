@@ -11,7 +11,7 @@ import pytest
 
 from termite.engine import beneath
 from termite.engine.errors import FsError
-from termite.engine.tree.disk import Disk
+from termite.engine.tree.tree_disk import Disk
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Remember how long commands took, so that short ones run on the master's machine."""
+"""Learn how long commands took on workers, so that short ones run on the master's machine.
+
+engine/decide/short_commands.py keeps the times, and says which commands are short.
+"""
 
 from termite.engine.decide.command_memory import CommandKey
 from termite.engine.master.shared import Master

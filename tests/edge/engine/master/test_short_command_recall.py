@@ -7,7 +7,7 @@ import pytest
 
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.launch.local_runs import LocalSlots
-from termite.engine.master.reuse import ended_jobs, short_jobs
+from termite.engine.master.reuse import ended_jobs, short_command_recall
 from termite.engine.recall.look_up import evidence
 from tests.edge.engine.master.test_recalled_jobs import DONE, CachingWorld, traced
 from tests.edge.engine.master.test_run_job import ran
@@ -18,8 +18,8 @@ RUNS_HERE = [(b"X", b"recurse=0\0")]
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "APART_S", 0.0)
-    monkeypatch.setattr(short_jobs, "LEAST_S", 0.0)
-    monkeypatch.setattr(short_jobs, "TRACED_SHARE", 0.0)
+    monkeypatch.setattr(short_command_recall, "LEAST_S", 0.0)
+    monkeypatch.setattr(short_command_recall, "TRACED_SHARE", 0.0)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_a_command_that_takes_less_time_than_a_hit_is_not_looked_up(
     for _ in range(2):
         await world.compile()
     call_short(world)
-    monkeypatch.setattr(short_jobs, "LEAST_S", 0.02)
+    monkeypatch.setattr(short_command_recall, "LEAST_S", 0.02)
     assert await world.compile() == RUNS_HERE
     assert world.counts()["miss-shape"] == 1, "that of the second run"
 
@@ -77,12 +77,12 @@ async def test_a_few_short_commands_are_traced_while_a_slot_is_idle(
     world: CachingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_idle = False
-    monkeypatch.setattr(short_jobs, "is_slot_idle", lambda master: is_idle)
+    monkeypatch.setattr(short_command_recall, "is_slot_idle", lambda master: is_idle)
     world.master.counters_of = lambda job: (world.master.counters,)  # type: ignore[method-assign]  # one build
     await world.compile()
     call_short(world)
     assert world.master.cache is not None
-    monkeypatch.setattr(short_jobs, "TRACED_SHARE", 0.1)
+    monkeypatch.setattr(short_command_recall, "TRACED_SHARE", 0.1)
     assert await world.compile() == RUNS_HERE, "one of two commands is more than a tenth"
     world.master.cache.count_before = 11  # of the build before
     assert await world.compile() == RUNS_HERE, "no slot is idle"
@@ -96,8 +96,8 @@ async def test_a_few_short_commands_are_traced_while_a_slot_is_idle(
 async def test_a_command_whose_result_cannot_be_stored_is_not_traced_again(
     world: CachingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(short_jobs, "is_slot_idle", lambda master: True)
-    monkeypatch.setattr(short_jobs, "TRACED_SHARE", 1.0)
+    monkeypatch.setattr(short_command_recall, "is_slot_idle", lambda master: True)
+    monkeypatch.setattr(short_command_recall, "TRACED_SHARE", 1.0)
     world.master.counters_of = lambda job: (world.master.counters,)  # type: ignore[method-assign]  # one build
     with monkeypatch.context() as large:
         large.setattr(ended_jobs, "MOST_BYTES", -1)

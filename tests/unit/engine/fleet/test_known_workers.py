@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from termite.engine.fleet.logic.known_workers import LEASE_SLOTS, NO_WORKER_GRACE_S, SILENCE_S, Departure, Fleet
 from termite.engine.fleet.logic.lease_choice import choose_lease
-from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, SILENCE_S, Departure, Fleet
 from termite.engine.wire.protocol.fleet_messages import GoneWorker, ListedWorker
 
 

@@ -1,6 +1,6 @@
 """Tests of the list of live workers, and of the shares of a worker's slots."""
 
-from termite.engine.fleet.logic.registry import MOST_ADDRESSES, Registry
+from termite.engine.fleet.logic.worker_registry import MOST_ADDRESSES, Registry
 from termite.engine.wire.protocol.fleet_messages import MOST_GONE, GoneWorker, Register
 from termite.engine.wire.protocol.messages import PROTOCOL
 

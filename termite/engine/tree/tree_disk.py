@@ -1,7 +1,8 @@
-"""Open and remove files below one directory without following any symlink.
+"""Open and remove files by their paths in a tree, without following any symlink.
 
-Workers name paths, and a job may have left a symlink anywhere. `Exports` decides about a path by
-its names alone, so the path must lead where its names say.
+engine/beneath.py has the calls for one open directory, on which this module stands. Workers name
+paths, and a job may have left a symlink anywhere. `Exports` decides about a path by its names
+alone, so the path must lead where its names say.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Know the workers of a cluster, and decide on which of them the next lease is opened.
+"""Know the workers of which a master has heard, and decide on which the next lease is opened.
 
 Only failures of termite (a connection, a sandbox) count against a worker, never the exit code of a
 command.
