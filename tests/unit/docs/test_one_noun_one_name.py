@@ -1,6 +1,7 @@
 """A noun has one name, and a name one meaning: no aliases, plurals of a neighbour, or twins."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,12 @@ from pathlib import Path
 from tests.unit.docs.product_code import CHECKOUT, product_modules
 
 SHORTEST_TWIN = 45  # characters of a body; two shorter ones are alike by chance
+# Words that once had a second meaning, and the rooms whose names had it.
+FORBIDDEN_WORDS = {
+    "canonical": ("termite/cli",),  # a form of changes; the path at which a tree is built is its build path
+    "placement": ("termite",),  # the question where a command runs (docs/develop/decisions/placement.md)
+    "record": ("termite/engine/launch", "termite/fuse"),  # what is kept of a job; key=value is a field
+}
 
 
 def test_an_alias_of_a_type_has_a_name_of_its_own() -> None:
@@ -52,6 +59,21 @@ def test_no_two_names_of_a_room_differ_by_a_plural_only() -> None:
     assert sorted(found) == []
 
 
+def test_a_word_with_one_meaning_is_in_no_name_that_would_give_it_another_one() -> None:
+    found = [
+        f"{place(path)}: {name}"
+        for path, module in product_modules()
+        for name in {*path.relative_to(CHECKOUT).with_suffix("").parts, *names_of(module)}
+        for word in words_of(name)
+        if place(path).startswith(FORBIDDEN_WORDS.get(word, ()))
+    ]
+    assert sorted(found) == []
+
+
+def test_the_words_of_a_name_are_found() -> None:
+    assert words_of("_pack_records") == words_of("PackRecord") == ["pack", "record"]
+
+
 def test_no_two_functions_have_the_same_body() -> None:
     """Two that do the same are one. Hooks are not compared: a plugin imports `termite` only."""
     twins = defaultdict(list)
@@ -84,6 +106,18 @@ def types_of(module: ast.Module) -> Iterator[str]:
                 yield name
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript() | ast.BinOp()) if is_of_type(name):
                 yield name
+
+
+def names_of(module: ast.Module) -> Iterator[str]:
+    """Yield the names of the classes and functions of a module, those of methods too."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in small letters, each without the s of a plural."""
+    return [word.lower().removesuffix("s") for word in re.findall("[A-Z]?[a-z]+", name)]
 
 
 def is_of_type(name: str) -> bool:
