@@ -2,7 +2,8 @@
 
 The reports are in `crashes/` below the user's state directory, one file each, mode 0600. Only the
 newest ones are kept. A report has no values of environment variables, because it may be shown to
-others: each of some length that occurs in a text is replaced by the variable's name.
+others: each of some length that occurs in a text is replaced by the variable's name. What looks
+like a credential is `***`.
 """
 
 import logging
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from termite.cli.flags import VERSION, report
 from termite.cli.places import STATE, own_directory
+from termite.engine.decide.logic.command_mask import mask_text
 from termite.engine.errors import ExitCode, UserError
 from termite.engine.host.log_tail import LogTail
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
@@ -76,11 +78,11 @@ def report_text(program: str, error: BaseException, env: Mapping[str, str]) -> s
 
 
 def without_values(text: str, env: Mapping[str, str]) -> str:
-    """Return the text with each value of a variable replaced by its name, as `$NAME`."""
+    """Return the text without credentials, and with the name of a variable, as `$NAME`, for its value."""
     values = {value: name for name, value in env.items() if len(value) >= SHORTEST_VALUE}
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, f"${values[value]}")
-    return text
+    return mask_text(text, ())
 
 
 def _last_records() -> list[str]:

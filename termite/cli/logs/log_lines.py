@@ -3,7 +3,8 @@
 The text is `time LEVEL event key=value ...`. In JSON each record is an object on one line: `time`
 (UTC, ISO 8601), `level`, `event`, and the keys of the event. Numbers stay numbers. Further lines,
 such as a traceback, are indented in a text; in JSON they are the list `lines`. A record of another
-library, which knows no events, has `text` instead of `event`.
+library, which knows no events, has `text` instead of `event`. A credential in a traceback, whose
+error may quote a command, is `***`.
 """
 
 import json
@@ -12,6 +13,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from termite.engine.decide.logic.command_mask import mask_text
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 INDENT = "    "  # no line of a traceback looks like a line of the log
@@ -38,7 +40,7 @@ class LogFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         """Return a traceback, whose last line has texts of others, as indented lines."""
-        lines = super().formatException(ei).split("\n")
+        lines = mask_text(super().formatException(ei), ()).split("\n")
         return "\n".join(INDENT + printable(line, LONGEST_LINE) for line in lines)
 
 
@@ -51,7 +53,8 @@ class JsonFormatter(logging.Formatter):
         whole: dict[str, object] = {"time": time, "level": record.levelname.lower(), **_fields_of(record)}
         lines = list(_further_lines(record))
         if record.exc_info:
-            lines += [printable(line, LONGEST_LINE) for line in self.formatException(record.exc_info).split("\n")]
+            traceback = mask_text(self.formatException(record.exc_info), ())
+            lines += [printable(line, LONGEST_LINE) for line in traceback.split("\n")]
         if lines:
             whole["lines"] = lines
         return json.dumps(whole)

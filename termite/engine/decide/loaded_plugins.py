@@ -14,6 +14,7 @@ import pluggy
 
 from termite.engine.decide import hookspecs
 from termite.engine.decide.known_tools import KnownTool
+from termite.engine.decide.logic.command_mask import mask_text
 from termite.engine.decide.logic.commands import plain_command
 from termite.engine.model import Command, Invocation, Rule
 
@@ -126,10 +127,14 @@ class Plugins:
                 yield name, answer
 
     def _break(self, name: str, error: Exception) -> None:
-        """Log the first error of a plugin, and keep its last one for `broken`."""
+        """Log the first error of a plugin, and keep its last one for `broken`.
+
+        An error may have words of the command in its text.
+        """
+        shown = mask_text(repr(error), ())
         if name not in self.broken:
-            log.warning("plugin-failed plugin=%s reason=%r", name, error)
-        self.broken[name] = repr(error)
+            log.warning("plugin-failed plugin=%s reason=%s", name, shown)
+        self.broken[name] = shown
 
 
 def _call_of(caller: pluggy.HookCaller, hook: str) -> _Call:

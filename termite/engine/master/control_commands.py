@@ -195,7 +195,7 @@ class ControlCommands:
                 find_refusal=lambda: master.refused.find_newest(command, time.time()),
             )
         return {
-            "text": mask_command(command.text, command.env, master.config.env_exclude),
+            "text": mask_command(command.text, command.env, master.config.env_exclude, command.argv),
             "plugin": plugin,
             "nothing": is_no_op(command),
             "local": verdict.local,

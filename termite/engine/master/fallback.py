@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from termite.engine.decide.command_memory import key_of
+from termite.engine.decide.logic.command_mask import mask_text
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.master.job import Job
@@ -163,7 +164,8 @@ def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:
     for counters in master.counters_of(job):
         counters.fallbacks[reason] += 1
     master.recorder.fell_back(job, reason, detail)
-    log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, detail, reason)
+    shown = mask_text(detail, ())  # the text of an error may have words of the command
+    log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, shown, reason)
 
 
 def _text(job: Job, reason: Reason, detail: str) -> str:

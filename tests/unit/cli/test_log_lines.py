@@ -56,6 +56,8 @@ def test_a_traceback_and_further_lines_are_a_list() -> None:
     assert found["job"] == 7
     assert found["lines"][0] == "Traceback (most recent call last):"
     assert all(line.isprintable() for line in found["lines"])
+    with_command = shown("job-failed job=%d", 7, exc_info=(ValueError, ValueError("curl --password hunter2"), None))
+    assert with_command["lines"][-1] == "ValueError: curl --password ***"
     assert shown("tasks-shown tasks=%d", 2, further_lines=["a", "b\n"])["lines"] == ["a", "b\\x0a"]
 
 

@@ -5,8 +5,9 @@ what looks like a credential, and each value of a variable that must not leave t
 that hides too much is better than one that hides too little.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 MASK = "***"
@@ -27,6 +28,8 @@ _SETTINGS = tuple(
     re.compile(rf"(?<![\w-])(?P<name>{name})(?P<sign>{sign}){_VALUE}", re.DOTALL)
     for name, sign in ((r"[\w-]{1,100}+", r"\s?[=:]\s?"), (r"--?[\w-]{1,100}+", r"\s{1,8}(?!-)"))
 )
+_NAME = re.compile(r"[\w-]{1,100}")
+_SIGNS = re.compile(r"[\s'\";&|<>()\\]")  # at which a value ends, or which begin a quote
 # A text without any of these, in lower case, has no name that `_SECRET_NAME` finds.
 _SECRET_PARTS = ("pass", "_pwd", "-pwd", "secret", "token", "credential", "key", "sig")
 _GITHUB_PARTS = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
@@ -70,13 +73,32 @@ _CREDENTIALS = tuple(
 )
 
 
-def mask_command(text: str, variables: Mapping[str, str], patterns: tuple[str, ...]) -> str:
+def mask_command(text: str, variables: Mapping[str, str], patterns: tuple[str, ...], argv: Sequence[str] = ()) -> str:
     """Return the text with `***` in place of each credential.
 
     `variables` are the environment of the command. The values of those whose names match one of the
-    shell patterns `patterns` are masked, too.
+    shell patterns `patterns` are masked, too. `argv` are the words of the command, if they are
+    known.
     """
-    return mask_text(text, hidden_values(variables, patterns))
+    return mask_text(text, (*hidden_words(text, argv), *hidden_values(variables, patterns)))
+
+
+def hidden_words(text: str, argv: Sequence[str]) -> list[str]:
+    """Return the credentials among the words whose ends a text does not show, the longest first.
+
+    Such a word has a space or a sign of the shell, and the text is the words joined by spaces. Any
+    other text is one of the shell, whose quotes show the ends.
+    """
+    if not _has_any(text.lower(), _SECRET_PARTS) or text != " ".join(argv):
+        return []
+    found = []
+    for before, word in itertools.pairwise(argv):
+        name, sign, value = word.partition("=")
+        if not sign or not _NAME.fullmatch(name):
+            name, value = before, word
+        if _SIGNS.search(value) and _NAME.fullmatch(name) and _SECRET_NAME.search(name):
+            found.append(value)
+    return sorted(found, key=len, reverse=True)
 
 
 def mask_text(text: str, hidden: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 import os
 
 from termite.engine.errors import FsError, Reason, ResultRefused, Retryable
-from termite.engine.history.logic.recorded_text import recorded_line
+from termite.engine.history.logic.recorded_text import recorded_text
 from termite.engine.launch.output import OutputDiffers
 from termite.engine.master.job import Job
 from termite.engine.wire.protocol.foreign_text import printable
@@ -14,8 +14,8 @@ PRINTED_OTHERWISE = "it printed something else than the run before"
 
 
 def detail_text(detail: str) -> str:
-    """Return a detail, which may be of a hostile worker, as records have it."""
-    return recorded_line(printable(detail, DETAIL_CHARACTERS))
+    """Return a detail, which may be of a hostile worker or show words of a command, as records have it."""
+    return printable(recorded_text(detail), DETAIL_CHARACTERS)
 
 
 def reason_of(error: Exception, job: Job) -> tuple[Reason, str]:

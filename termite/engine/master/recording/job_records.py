@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from termite.engine.decide.environment import environment_of
+from termite.engine.decide.logic.command_mask import hidden_words
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import NOT_KNOWN, Cause, JobRecord, Where, Why
@@ -44,9 +45,10 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
     notes, invocation = job.notes, job.request.invocation
     command, rule = job.command, job.verdict.rule if job.verdict else None
     text = command.text if command else " ".join(invocation.argv)
-    hidden = environment_of(command).hidden(settings.env_exclude) if command and settings.env_exclude else ()
+    hidden = environment_of(command or invocation).hidden(settings.env_exclude) if settings.env_exclude else ()
     if not notes.text:
-        notes.text = recorded_text(text, hidden)
+        argv = command.argv if command else invocation.argv
+        notes.text = recorded_text(text, (*hidden_words(text, argv), *hidden))
     files, file_count = files_below(settings.writable_root, notes.changes) if notes.changes else ((), 0)
     is_kept = settings.keeps_output and (rule is None or rule.log)
     output = job.output.tail if notes.where is not Where.HERE else None
@@ -61,7 +63,7 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         tool=recorded_line(invocation.tool),
         plugin=job.plugin,
         where=notes.where,
-        cause=_cause(job, rule),
+        cause=_cause(job, rule, hidden),
         worker=notes.worker,
         slot=notes.slot,
         sent_bytes=notes.traffic[0],
@@ -132,12 +134,13 @@ def _has_run_again(job: Job) -> bool:
     return any(may_have_run if is_last else may_have_run[:-1])
 
 
-def _cause(job: Job, rule: Rule | None) -> Cause:
+def _cause(job: Job, rule: Rule | None, hidden: Sequence[str]) -> Cause:
     kind, reason, detail = _kind(job, rule)
     if rule is None and reason is None and not detail:
         return _PLAIN_CAUSES[kind]
     regexp, source = (recorded_line(rule.regexp), recorded_line(rule.source)) if rule else ("", "")
-    return Cause(kind, reason.value if reason else "", recorded_line(detail), regexp, source)
+    shown = recorded_text(detail, hidden) if detail else ""  # an error may have words of the command
+    return Cause(kind, reason.value if reason else "", shown, regexp, source)
 
 
 def _kind(job: Job, rule: Rule | None) -> tuple[Why, Reason | None, str]:

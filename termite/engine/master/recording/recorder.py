@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from termite.engine.decide.environment import Environment
+from termite.engine.decide.logic.command_mask import hidden_words
 from termite.engine.errors import ExitCode, HalfPublished, Reason
 from termite.engine.fleet.lease import Lease
 from termite.engine.history.logic.job_record import NOT_KNOWN, BuildRecord, JobRecord, Where
@@ -163,7 +164,8 @@ class Recorder:
     ) -> BuildNotes:
         """Note that a front end has started a build."""
         hidden = Environment(env).hidden(self._config.settings.env_exclude)
-        text = recorded_text(" ".join(argv), hidden)
+        text = " ".join(argv)
+        text = recorded_text(text, (*hidden_words(text, argv), *hidden))
         pid = pid if pid in range(2**31) else 0
         build = self._builds.start(recorded_line(front_end), text, recorded_line(cwd), pid)
         self._start(build)

@@ -19,12 +19,10 @@ import trio
 from termite.engine.decide.environment import encoded_words, environment_of
 from termite.engine.decide.known_tools import KnownTool
 from termite.engine.errors import Retryable, TermiteError
-from termite.engine.history.logic.job_record import MissDetail
-from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.launch.output import KeptOutput
 from termite.engine.master.job import Job
 from termite.engine.master.remote_runs.traced_jobs import trace_mode
-from termite.engine.master.reuse.result_look_up import ResultSource, look_up
+from termite.engine.master.reuse.result_look_up import ResultSource, look_up, miss_detail
 from termite.engine.master.reuse.run_observer import AskTable
 from termite.engine.master.reuse.shared_cache import SharedCache, open_shared_cache
 from termite.engine.master.reuse.twin_jobs import TwinJobs
@@ -84,7 +82,7 @@ class ResultCache:
         """
         self._mode = mode
         # No job that may be recalled gets a variable that no fingerprint has.
-        self._left_out = (*env_exclude, *UNKEYED)
+        self._left_out, self._hidden = (*env_exclude, *UNKEYED), env_exclude
         self._root = root
         self._ids = (os.getuid(), os.getgid(), *sorted(os.getgroups()))
         now_s = int(time.time())
@@ -182,7 +180,8 @@ class ResultCache:
             job.notes.miss, job.notes.missed = "", None  # of an earlier look
             return found
         self._counts[f"miss-{found.cause}"] += 1
-        job.notes.miss, job.notes.missed = found.cause.value, _missed(found)
+        hidden = environment_of(job.command).hidden(self._hidden) if job.command else ()
+        job.notes.miss, job.notes.missed = found.cause.value, miss_detail(found, hidden)
         return None
 
     async def bring(
@@ -384,12 +383,6 @@ def _is_recallable(job: Job) -> bool:
     if job.request.is_stdin_terminal or (job.request.has_stdin and job.stdin.held is None):
         return False
     return trace_mode(job, TraceMode.EXACT) is not TraceMode.OFF
-
-
-def _missed(found: Difference) -> MissDetail:
-    """Return a difference as a record has it."""
-    texts = (recorded_line(os.fsdecode(part)) for part in (found.name, found.old, found.new))
-    return MissDetail(found.kind.value, *texts)
 
 
 def _terminal_words(terminal: TerminalWish | None) -> tuple[int, ...]:

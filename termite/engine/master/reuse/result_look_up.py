@@ -1,9 +1,12 @@
 """Look for a stored result that may be used in the tree as it is now, and say why there is none."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from termite.engine.history.logic.job_record import MissDetail
+from termite.engine.history.logic.recorded_text import recorded_text
 from termite.engine.recall.fact_reader import FactReader
 from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
@@ -59,6 +62,15 @@ async def look_up(
     if last is None:
         return Difference(MissCause.NEVER)
     return await ask_tree(tree, reader, lambda facts: explain_miss(identity, last, path_set, facts))
+
+
+def miss_detail(found: Difference, hidden: Sequence[str]) -> MissDetail:
+    """Return a difference as a record has it.
+
+    `hidden` are the values of variables that no record may have, as `mask_text` wants them.
+    """
+    texts = (recorded_text(os.fsdecode(part), hidden) for part in (found.name, found.old, found.new))
+    return MissDetail(found.kind.value, *texts)
 
 
 async def ask_tree(tree: MasterTree, reader: FactReader, question: Callable[[TreeFacts], T]) -> T:

@@ -92,4 +92,4 @@ class SilenceNotices:
 def _shown(master: Master, job: Job) -> str:
     command = job.command
     assert command is not None, "it was parsed"
-    return printable(mask_command(command.text, command.env, master.config.env_exclude), SHOWN_CHARACTERS)
+    return printable(mask_command(command.text, command.env, master.config.env_exclude, command.argv), SHOWN_CHARACTERS)

@@ -1,12 +1,18 @@
-"""Name the first difference between the last run of a job and the tree as it is now."""
+"""Name the first difference between the last run of a job and the tree as it is now.
+
+A difference is for people and for records, so that a word of a command that may be a credential is
+never in it.
+"""
 
 import enum
+import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from termite.engine.decide.logic.command_mask import MASK, mask_text
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import Dependency, PathSet, State, Use, states
@@ -47,6 +53,8 @@ class DifferenceKind(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A cause of a miss. `name` is a path, a variable or a word; `old` and `new` are for people.
+
+    Words are `***` if the mask of their commands hides any part of them.
 
     For GAP, `old` is the value of the `Obstacle` that kept the last run from leaving a result.
     """
@@ -198,11 +206,26 @@ def _names(state: State) -> Iterator[bytes]:
 
 def _first_different(old: Sequence[bytes], new: Sequence[bytes]) -> Difference:
     """Return the first word of a command that differs, or all words by which one is longer."""
+    kind = _way(is_new=len(new) > len(old))
+    lost, added = b" ".join(old[len(new) :]), b" ".join(new[len(old) :])
     for one, other in zip(old, new, strict=False):
         if one != other:
-            return Difference(MissCause.ARGUMENT, other, one, other, DifferenceKind.WORD)
-    lost, added = b" ".join(old[len(new) :]), b" ".join(new[len(old) :])
-    return Difference(MissCause.ARGUMENT, added or lost, lost, added, _way(is_new=len(new) > len(old)))
+            kind, lost, added = DifferenceKind.WORD, one, other
+            break
+    if _is_masked(lost, old) or _is_masked(added, new):  # both: what one hides, the other may show
+        lost, added = (MASK.encode() if words else b"" for words in (lost, added))
+    return Difference(MissCause.ARGUMENT, added or lost, lost, added, kind)
+
+
+def _is_masked(words: bytes, argv: Sequence[bytes]) -> bool:
+    """Return whether the mask hides some of the words of a command.
+
+    The whole command is masked: the word behind `--password` does not look like a credential.
+    """
+    if not words:
+        return False
+    text, found = os.fsdecode(b" ".join(argv)), os.fsdecode(words)
+    return mask_text(text, ()).count(found) < text.count(found)
 
 
 def _shown(part: object) -> bytes:

@@ -2,7 +2,7 @@
 
 from termite.cli.display.miss_text import _OBSTACLES, _PARTS, miss_text
 from termite.engine.history.logic.job_record import MissDetail
-from termite.engine.master.reuse.result_cache import _missed
+from termite.engine.master.reuse.result_look_up import miss_detail
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.differences import Difference, DifferenceKind, MissCause
 from termite.engine.recall.look_up.fingerprints import CommandIdentity
@@ -77,7 +77,7 @@ OLD, NEW = b"0123456789ab", b"ba9876543210"
     ],
 )
 def test_a_miss_is_told_in_one_sentence(difference: Difference, text: str) -> None:
-    assert miss_text(difference.cause.value, _missed(difference)) == text
+    assert miss_text(difference.cause.value, miss_detail(difference, ())) == text
 
 
 @each_row("cause", MissCause)

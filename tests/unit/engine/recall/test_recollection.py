@@ -1,6 +1,7 @@
 """Test the look-up: fingerprints, hits, and the first reason of a miss."""
 
 import dataclasses
+import shlex
 import stat
 from collections.abc import Iterable
 
@@ -162,6 +163,27 @@ def test_the_first_difference_of_the_command_is_named(identity: dict[str, object
     assert weak_fingerprint(other) != WEAK
     assert recall_name(other) == recall_name(IDENTITY)
     assert cause(tree(), last_of(tree()), other) == expected
+
+
+@each_row(
+    ("old", "new", "expected"),
+    [
+        ("curl --password hunter2 x", "curl --password other x", "*** -> *** word"),
+        ("curl --token x", "curl --token x -v", " -> -v came"),
+        ("curl -v", "curl -v --token hunter2", " -> *** came"),
+        ("curl -v --token hunter2", "curl -v", "*** ->  went"),
+        ("curl -u me:hunter2 x", "curl -u me x", "*** -> *** word"),
+        ("curl plain", "curl --api-key=hunter2", "*** -> *** word"),
+        ("curl --token hunter2 a", "curl --token hunter2 b", "a -> b word"),
+        ("sh -c 'curl --token hunter2 a'", "sh -c 'curl --token hunter2 b'", "*** -> *** word"),
+    ],
+)
+def test_no_word_of_a_difference_is_a_credential(old: str, new: str, expected: str) -> None:
+    then, now = (dataclasses.replace(IDENTITY, argv=tuple(map(str.encode, shlex.split(text)))) for text in (old, new))
+    last = last_run(then, weak_fingerprint(then), None)
+    found = explain_miss(now, last, None, TreeFacts(tree()))
+    assert f"{found.old.decode()} -> {found.new.decode()} {found.kind}" == expected
+    assert b"hunter2" not in found.name
 
 
 def test_a_job_that_was_never_seen_or_was_evicted_says_so() -> None:
