@@ -38,7 +38,10 @@ class FarmView:
 
 def farm_lines(view: FarmView, width: int, height: int) -> list[Line]:
     """Return exactly `height` lines of `width` columns."""
-    lines = [*_head(view), *_rows(view, max(height - 4, 0))]
+    head = _head(view)
+    rows, place = _rows(view, max(height - len(head) - 1, 1))
+    title = f"termite farm of {printable(view.address)}   (up, down: move, q: quit{place})"
+    lines = [Line(title, Style.HEAD), *head, *rows]
     shown = [Line(set_cell_size(line.text, width), line.style) for line in lines[:height]]
     return shown + [Line(" " * width)] * (height - len(shown))
 
@@ -47,10 +50,7 @@ def _head(view: FarmView) -> list[Line]:
     known = [one.worker for one in view.workers if not one.is_gone]
     slots, leased = sum(one.slots for one in known), sum(one.leased for one in known)
     drained = sum(one.draining for one in known)
-    lines = [
-        Line(f"termite farm of {printable(view.address)}   (up, down: move, q: quit)", Style.HEAD),
-        Line(f"{len(known)} workers, {drained} of them drained; {leased} of {slots} slots are leased"),
-    ]
+    lines = [Line(f"{len(known)} workers, {drained} of them drained; {leased} of {slots} slots are leased")]
     if view.trouble:
         lines.append(Line(printable(view.trouble), Style.ALARM))
     elif not known:
@@ -59,14 +59,25 @@ def _head(view: FarmView) -> list[Line]:
     return [*lines, Line(head, Style.HEAD)]
 
 
-def _rows(view: FarmView, room: int) -> list[Line]:
+def _rows(view: FarmView, room: int) -> tuple[list[Line], str]:
+    """Return the lines that there is room for, and which workers they show if they are not all."""
+
     def order(one: FarmWorker) -> tuple[bool, bool, str]:
         standing = farm_standing(one, view.interval_s)
         return standing is Standing.STOPPED, standing is Standing.WELL, one.worker.name
 
-    workers = sorted(view.workers, key=order)
-    view.first = max(min(view.first, len(workers) - room), 0)
-    return [line for one in workers[view.first : view.first + room] for line in _row(one, view.interval_s)]
+    drawn = [list(_row(one, view.interval_s)) for one in sorted(view.workers, key=order)]
+    # The last page is full: no more workers can be left out at the top than its lines have room for.
+    last, free = len(drawn), room
+    while last and len(drawn[last - 1]) <= free:
+        last -= 1
+        free -= len(drawn[last])
+    view.first = max(min(view.first, last, len(drawn) - 1), 0)
+    lines, end = drawn[view.first][:room] if drawn else [], view.first + 1  # a tiny screen shows one line
+    while end < len(drawn) and len(lines) + len(drawn[end]) <= room:
+        lines += drawn[end]
+        end += 1
+    return lines, f"; workers {view.first + 1} to {end} of {len(drawn)}" if end - view.first < len(drawn) else ""
 
 
 def _row(known: FarmWorker, interval_s: float) -> Iterator[Line]:

@@ -64,11 +64,26 @@ def test_keys_move_through_a_long_list() -> None:
     for _ in range(300):
         assert press_in_farm("down", view)
         farm_lines(view, 100, 24)
-    assert view.first == 80
-    assert "w099" in farm_lines(view, 100, 24)[-2].text
-    assert press_in_farm("up", view)
     assert view.first == 79
+    assert "w099" in farm_lines(view, 100, 24)[-1].text
+    assert "workers 80 to 100 of 100" in farm_lines(view, 80, 24)[0].text
+    assert press_in_farm("up", view)
+    assert view.first == 78
     assert not press_in_farm("q", view)
+
+
+@pytest.mark.parametrize(("count", "height"), [(15, 24), (30, 24), (100, 24), (3, 5), (2, 4)])
+def test_every_worker_with_two_lines_can_be_reached(count: int, height: int) -> None:
+    view = farm(count)
+    view.workers = [
+        msgspec.structs.replace(one, worker=msgspec.structs.replace(one.worker, rival="host.example.org:1235"))
+        for one in view.workers
+    ]
+    seen = set()
+    for _ in range(count + 1):
+        seen |= {line.text[:4] for line in farm_lines(view, 80, height) if line.text.startswith("w0")}
+        press_in_farm("down", view)
+    assert len(seen) == count
 
 
 def test_a_farm_without_workers_and_a_lost_coordinator_are_said() -> None:
