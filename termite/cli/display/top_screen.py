@@ -18,7 +18,7 @@ from termite.cli.display.job_text import cause_word, end_word, job_lines, place_
 from termite.cli.display.worker_words import Standing, standing_of, worker_word
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Stage, Where, Why
-from termite.engine.history.logic.live_events import Event, JobHome, Snapshot, WorkerState
+from termite.engine.history.logic.live_events import BuildEnded, BuildStarted, Event, JobHome, Snapshot, WorkerState
 from termite.engine.history.logic.live_state import LiveState
 from termite.engine.wire.protocol.foreign_text import printable
 
@@ -33,7 +33,7 @@ class Pane(Enum):
     RUNNING = "running"
     WAITING = "waiting"
     SLOWEST = "slowest"
-    HERE = "here"
+    LOCAL = "local"
 
 
 class Style(Enum):
@@ -53,63 +53,106 @@ class Line:
     style: Style = Style.PLAIN
 
 
+class BuildHomes:
+    """The jobs of one build that came home: by cause those that ran locally, and the slowest."""
+
+    def __init__(self) -> None:
+        self.local: Counter[str] = Counter()
+        self.slowest: list[tuple[float, int, JobRecord]] = []  # a heap by the time that they held a slot
+
+    def add(self, job: JobRecord) -> None:
+        """Take in a job, once."""
+        if job.where is Where.HERE:
+            self.local["short" if job.cause.kind is Why.SHORT else cause_word(job.cause)] += 1
+        entry = (slot_time_s(job), job.id, job)
+        if len(self.slowest) < SLOWEST:
+            heapq.heappush(self.slowest, entry)
+        else:
+            heapq.heappushpop(self.slowest, entry)
+
+
 class TopState:
     """The state of a master, with what top has seen or read of the builds that run.
 
-    `now_s` is the time of the last drawing. `slowest` are the jobs of all seen ones that held a
-    slot longest, `here` counts by cause the jobs that ran on the master's machine.
+    `now_s` is the time of the last drawing. The slowest jobs, and the causes of local ones, are
+    those of the builds that run, or of the last one if none runs.
     """
 
     def __init__(self) -> None:
         self.live = LiveState()
         self.now_s = 0.0
-        self.here: Counter[str] = Counter()
         self.recent: dict[int, JobRecord] = {}
-        self._slowest: list[tuple[float, int]] = []
+        self._by_build: dict[int, BuildHomes] = {}
+        self._over: set[int] = set()  # of these builds
+        self._filled: set[int] = set()  # jobs that were read from the disk after the last Snapshot
         self._homes: deque[tuple[float, int, int]] = deque()  # time, bytes sent, bytes received
 
     def apply(self, event: Event) -> None:
         """Follow one event."""
         self.live.apply(event)
         match event:
+            case JobHome(job=job) if job.id in self._filled:
+                self._filled.discard(job.id)
             case JobHome(job=job):
                 self._follow_home(job)
+            case BuildEnded(build=build):
+                self._over.add(build.id)
+            case BuildStarted():
+                self._forget_ended()
             case Snapshot():
                 self._homes.clear()
+                self._filled.clear()
+                self._over |= self._by_build.keys() - self.live.builds.keys()
 
-    def fill(self, jobs: Iterable[JobRecord]) -> None:
-        """Take in the records of running builds from before this reader came.
+    def fill(self, build: int, jobs: Iterable[JobRecord]) -> None:
+        """Take in the records of a running build from before this reader came.
 
-        Call this right after the first Snapshot. Records of its jobs do not count: their events are
-        still to come.
+        Call this after a Snapshot, before the next event. The records replace what was seen of the
+        build: events may have been missed. Records of jobs of the Snapshot do not count, because
+        their events are still to come. The event of a job that came later counts no second time.
         """
+        self._by_build.pop(build, None)
         for job in jobs:
             if job.id not in self.live.jobs:
+                self._filled.add(job.id)
                 self._follow_home(job)
 
     def _follow_home(self, job: JobRecord) -> None:
-        if job.where is Where.HERE:
-            self.here["short" if job.cause.kind is Why.SHORT else cause_word(job.cause)] += 1
         self.recent[job.id] = job
         if len(self.recent) > RECENT:
             self.recent.pop(next(iter(self.recent)))
-        entry = (slot_time_s(job), job.id)
-        if len(self._slowest) < SLOWEST:
-            heapq.heappush(self._slowest, entry)
-        else:
-            heapq.heappushpop(self._slowest, entry)
-        self._homes.append((job.home_s, job.sent_bytes, job.received_bytes))
+        self._by_build.setdefault(job.build, BuildHomes()).add(job)
+        if job.home_s > self.live.at_s - RATE_S:
+            self._homes.append((job.home_s, job.sent_bytes, job.received_bytes))
+
+    def _forget_ended(self) -> None:
+        for build in self._over:
+            self._by_build.pop(build, None)
+
+    @property
+    def _shown(self) -> list[BuildHomes]:
+        """What came home of the builds that run, or of the last one if none runs."""
+        running = self._by_build.keys() - self._over
+        return [self._by_build[build] for build in running or sorted(self._by_build)[-1:]]
+
+    @property
+    def local(self) -> Counter[str]:
+        """The number of jobs that ran locally, by cause."""
+        return sum((homes.local for homes in self._shown), Counter())
 
     def rates(self, now_s: float) -> tuple[float, float, float]:
         """Return jobs, bytes sent and bytes received a second, over the last ten seconds."""
         while self._homes and self._homes[0][0] < now_s - RATE_S:
             self._homes.popleft()
-        sums = (len(self._homes), sum(entry[1] for entry in self._homes), sum(entry[2] for entry in self._homes))
-        return sums[0] / RATE_S, sums[1] / RATE_S, sums[2] / RATE_S
+        # The records of several builds are not in the order of their times.
+        seen = [entry for entry in self._homes if entry[0] >= now_s - RATE_S]
+        sent, received = sum(entry[1] for entry in seen), sum(entry[2] for entry in seen)
+        return len(seen) / RATE_S, sent / RATE_S, received / RATE_S
 
     def job(self, number: int) -> JobRecord | None:
-        """Return a job that runs, waits, or came home lately."""
-        return self.live.jobs.get(number) or self.recent.get(number)
+        """Return a job that runs, waits, came home lately, or is one of the slowest."""
+        slowest = (job for homes in self._shown for _, _, job in homes.slowest if job.id == number)
+        return self.live.jobs.get(number) or self.recent.get(number) or next(slowest, None)
 
     def listed(self, pane: Pane) -> list[JobRecord]:
         """Return the jobs of a pane: those that run, wait or took longest first."""
@@ -119,8 +162,9 @@ class TopState:
             case Pane.WAITING:
                 return sorted(self.live.waiting, key=lambda job: (job.queued_s, job.id))
             case Pane.SLOWEST:
-                best = sorted(self._slowest, reverse=True)
-                return [self.recent[number] for _, number in best if number in self.recent]
+                return [
+                    job for _, _, job in heapq.nlargest(SLOWEST, (e for homes in self._shown for e in homes.slowest))
+                ]
         return []
 
 
@@ -162,7 +206,7 @@ HELP = """\
 up, down, k, j   mark another job, or move in what is open
 page up, down    the same, by many lines; home, end: first or last one
 enter, o, w      show the marked job: why it runs there, its last output
-tab              list running, waiting, slowest, or reasons for jobs here
+tab              list running, waiting, slowest, or why jobs ran locally
 escape           close what is open
 ?                this help
 q                quit"""
@@ -201,8 +245,8 @@ def _main_page(state: TopState, view: TopView, now_s: float, width: int, height:
     lines = [*_head(state, now_s, width), *_workers(state, now_s, width, max(height // 3, 3))]
     titles = "   ".join(f"[{pane.value}]" if pane is view.pane else pane.value for pane in Pane)
     room = max(height - len(lines) - 1, 0)
-    if view.pane is Pane.HERE:
-        rows = [Line(f"{count:>7}  {printable(words_of(cause))}") for cause, count in state.here.most_common(room)]
+    if view.pane is Pane.LOCAL:
+        rows = [Line(f"{count:>7}  {printable(words_of(cause))}") for cause, count in state.local.most_common(room)]
         return [*lines, Line(f"{titles}   (tab: next, ?: help)", Style.HEAD), *rows]
     jobs = state.listed(view.pane)
     marked = view.find_marked(jobs)
@@ -245,16 +289,22 @@ def _workers(state: TopState, now_s: float, width: int, room: int) -> Iterator[L
     yield Line(f"{'worker':<20}{'busy':>10}{'jobs':>8}{'load':>7}{'free':>10}  state", Style.HEAD)
     if all(worker.is_gone for worker in workers):
         yield Line("none: commands run on this machine", Style.ALARM)
-    for worker in workers[:room]:
-        style = Style.ALARM if standing_of(worker).is_bad else Style.PLAIN
-        figures, word = _worker_figures(worker), worker_word(worker, now_s)
-        if not word or len(figures) + len(word) <= width:
-            yield Line(figures + word, style)
-        else:  # a line of its own, so that a narrow screen shows the reason, too
-            yield Line(figures, style)
-            yield Line(f"    {word}", style)
-    if len(workers) > room:
-        yield Line(f"and {len(workers) - room} more workers")
+    for at, worker in enumerate(workers):
+        lines = _worker_lines(worker, now_s, width)
+        room -= len(lines)
+        if room < 0:
+            yield Line(f"and {len(workers) - at} more workers")
+            return
+        yield from lines
+
+
+def _worker_lines(worker: WorkerState, now_s: float, width: int) -> list[Line]:
+    style = Style.ALARM if standing_of(worker).is_bad else Style.PLAIN
+    figures, word = _worker_figures(worker), worker_word(worker, now_s)
+    if not word or len(figures) + len(word) <= width:
+        return [Line(figures + word, style)]
+    # A line of its own, so that a narrow screen shows the reason, too.
+    return [Line(figures, style), Line(f"    {word}", style)]
 
 
 def _worker_order(worker: WorkerState) -> tuple[bool, bool, str]:

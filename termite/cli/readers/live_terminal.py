@@ -151,7 +151,7 @@ async def show_master(path: Path, interval_s: float) -> None:
             while events := await stream.wait_for_events():
                 for event in events:
                     state.apply(event)
-                    if isinstance(event, Snapshot) and not state.recent:
+                    if isinstance(event, Snapshot):  # the first one, or one after missed events
                         await fill_from_records(state)
             raise UserError("the master has ended")
 
@@ -161,9 +161,9 @@ async def show_master(path: Path, interval_s: float) -> None:
 async def fill_from_records(state: TopState) -> None:
     """Take in what was recorded of the builds that run. Without records, leave the state as is."""
     past = PastBuilds(records_directory(Path(state.live.master.tree)))
-    for build in state.live.builds:
+    for build in list(state.live.builds):
         with suppress(OSError):  # they belong to another user
-            state.fill(await trio.to_thread.run_sync(past.jobs, build))
+            state.fill(build, await trio.to_thread.run_sync(past.jobs, build))
 
 
 async def show_farm(coordinator: Coordinator, interval_s: float) -> None:

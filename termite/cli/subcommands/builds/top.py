@@ -90,7 +90,7 @@ async def _print_once(path: Path) -> None:
         for event in await stream.wait_for_events():
             state.apply(event)
     width = os.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
-    height = len(state.live.jobs) + len(state.live.workers) + len(state.live.builds) + 10
+    height = len(state.live.jobs) + 2 * len(state.live.workers) + len(state.live.builds) + 10
     lines = [line.text.rstrip() for line in screen_lines(state, TopView(), time.time(), width, 3 * height)]
     print("\n".join(lines).rstrip())
 

@@ -10,8 +10,17 @@ from rich.cells import cell_len
 from termite.cli.amounts import size_text
 from termite.cli.display.top_screen import HELP, Pane, Style, TopState, TopView, press, screen_lines
 from termite.engine.errors import Reason
-from termite.engine.history.logic.job_record import Where
-from termite.engine.history.logic.live_events import JobHome, JobSent, QueueWaits, Snapshot, WorkerChanged, WorkerState
+from termite.engine.history.logic.job_record import BuildRecord, Cause, JobRecord, Where, Why
+from termite.engine.history.logic.live_events import (
+    BuildEnded,
+    BuildStarted,
+    JobHome,
+    JobSent,
+    QueueWaits,
+    Snapshot,
+    WorkerChanged,
+    WorkerState,
+)
 from termite.engine.history.logic.live_state import LiveState
 from tests.synthetic_builds import SyntheticBuild, events_of, synthetic_build
 
@@ -96,26 +105,72 @@ def test_slowest_and_reasons_are_those_of_the_jobs_that_came_home() -> None:
         state.apply(JobHome(job))
     held = sorted((job.home_s - job.sent_s for job in jobs if job.sent_s), reverse=True)
     assert [job.home_s - job.sent_s for job in state.listed(Pane.SLOWEST)] == held[:100]
-    assert sum(state.here.values()) == sum(job.where is Where.HERE for job in jobs)
+    assert sum(state.local.values()) == sum(job.where is Where.HERE for job in jobs)
 
 
 def test_jobs_from_before_are_counted_once() -> None:
     build, jobs = synthetic_build(100)
     events = events_of(SyntheticBuild(build, jobs))
-    whole, late = TopState(), TopState()
+    whole = TopState()
     for event in events:
         whole.apply(event)
-    first = LiveState()
-    for event in events[:200]:
-        first.apply(event)
-    snapshot = Snapshot(at_s=first.at_s, master=first.master, jobs=tuple(first.jobs.values()))
-    late.apply(snapshot)
-    home = [event.job for event in events[:200] if isinstance(event, JobHome)]
-    recorded = [*home, *first.jobs.values()]  # those have just been written, and their events are to come
-    late.fill(recorded)
-    for event in events[200:]:
-        late.apply(event)
-    assert late.here == whole.here and late.listed(Pane.SLOWEST) == whole.listed(Pane.SLOWEST)
+
+    def snapshot_after(count: int) -> Snapshot:
+        live = LiveState()
+        for event in events[:count]:
+            live.apply(event)
+        return Snapshot(
+            at_s=live.at_s, master=live.master, jobs=tuple(live.jobs.values()), builds=tuple(live.builds.values())
+        )
+
+    def recorded_after(count: int) -> list[JobRecord]:
+        return [event.job for event in events[:count] if isinstance(event, JobHome)]
+
+    for fills in ((200, 200, 200), (200, 260, 200), (200, 330, 250)):  # records go on while they are read
+        late, (first, on_disk, last) = TopState(), fills
+        late.apply(snapshot_after(first))
+        late.fill(build.id, recorded_after(on_disk))
+        for event in events[first:last]:
+            late.apply(event)
+        if last > first:  # events are missed, and a new Snapshot comes
+            late.apply(snapshot_after(300))
+            late.fill(build.id, [*recorded_after(300), *late.live.jobs.values()])  # those were just written
+            last = 300
+        for event in events[last:]:
+            late.apply(event)
+        assert late.local == whole.local and late.listed(Pane.SLOWEST) == whole.listed(Pane.SLOWEST)
+
+
+def test_the_slowest_jobs_are_kept_and_are_those_of_the_builds_that_run() -> None:
+    _, jobs = synthetic_build(20)
+    state = TopState()
+    started = BuildRecord(id=1, started_s=1.0)
+    state.apply(BuildStarted(started))
+    slow = msgspec.structs.replace(jobs[9], id=1, build=1, sent_s=1.0, home_s=9999.0)
+    state.apply(JobHome(slow))
+    for number in range(2, 2000):
+        state.apply(JobHome(msgspec.structs.replace(slow, id=number, home_s=2.0 + number / 1000)))
+    assert state.listed(Pane.SLOWEST)[0] == slow == state.job(1) and len(state.listed(Pane.SLOWEST)) == 100
+    local = msgspec.structs.replace(jobs[9], id=3000, build=1, where=Where.HERE, cause=Cause(Why.SHORT))
+    state.apply(JobHome(local))
+    state.apply(BuildEnded(started))
+    assert state.listed(Pane.SLOWEST)[0] == slow and state.local == {"short": 1}, "the last build, as none runs"
+    state.apply(BuildStarted(BuildRecord(id=2, started_s=1.0)))
+    assert state.listed(Pane.SLOWEST) == [] and not state.local
+    state.apply(JobHome(msgspec.structs.replace(slow, id=4000, build=2)))
+    state.apply(JobHome(msgspec.structs.replace(slow, id=4001)))  # of the build that has ended
+    assert [job.id for job in state.listed(Pane.SLOWEST)] == [4000]
+
+
+def test_a_worker_with_two_lines_hides_no_other_one_without_a_word() -> None:
+    state = state_after(20)
+    for number in range(40):
+        state.apply(WorkerChanged(WorkerState(name=f"refused{number:02}", reason=Reason.NOT_TRUSTED.value)))
+    lines = [line.text.rstrip() for line in screen_lines(state, TopView(), state.live.at_s, 80, 24)]
+    named = sum(line.startswith("refused") for line in lines)
+    (more,) = [line for line in lines if line.startswith("and ")]
+    assert more == f"and {len(state.live.workers) - named} more workers"
+    assert any("[running]" in line for line in lines)
 
 
 def marked_line(state: TopState, view: TopView, height: int = 24) -> str:
