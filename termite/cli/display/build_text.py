@@ -7,6 +7,7 @@ from termite.cli.amounts import counted, duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures
 from termite.cli.display.job_text import end_word, place_word, signal_name, slot_time_s
 from termite.engine.errors import words_of
+from termite.engine.history.logic.build_tally import tallied
 from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts, BuildRecord, JobRecord, Why, as_object
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
@@ -79,7 +80,7 @@ def clock_text(at_s: float) -> str:
 
 def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
     """Yield the lines that say everything about a build but its jobs. All are printable."""
-    figures = build_figures(build, jobs, slowest=5)
+    build, figures = _up_to_now(build, jobs), build_figures(build, jobs, slowest=5)
     for name, text in _rows(build, figures, jobs):
         yield f"{name:<10}{printable(text, LONGEST_LINE)}"
     if figures.slowest:
@@ -153,7 +154,7 @@ def _troubles(counts: BuildCounts) -> Iterator[tuple[str, str]]:
 
 def markdown(build: BuildRecord, jobs: Sequence[JobRecord]) -> str:
     """Return a build as markdown: a heading, a table of its figures, and its slowest jobs."""
-    figures = build_figures(build, jobs, slowest=5)
+    build, figures = _up_to_now(build, jobs), build_figures(build, jobs, slowest=5)
     lines = [f"### termite: {_cell(build_title(build))}", ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {_cell(name)} | {_cell(text)} |" for name, text in list(_rows(build, figures, jobs))[1:]]
@@ -178,7 +179,7 @@ def build_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, obj
     """Return a build with its figures and its jobs as an object that json can write."""
     figures = build_figures(build, jobs)
     return {
-        "build": as_object(build),
+        "build": as_object(_up_to_now(build, jobs)),
         "figures": {
             "wall_s": figures.wall_s,
             "cpu_s": figures.cpu_s,
@@ -196,6 +197,16 @@ def build_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, obj
         },
         "jobs": [as_object(job) for job in jobs],
     }
+
+
+def listed_object(build: BuildRecord) -> dict[str, object]:
+    """Return a build as an object of a list: without its jobs, a running build has no counts yet."""
+    unknown = {"jobs": None, "last_job": None, "counts": None} if not build.ended_s else {}
+    return {**as_object(build), **unknown}
+
+
+def _up_to_now(build: BuildRecord, jobs: Sequence[JobRecord]) -> BuildRecord:
+    return build if build.ended_s else tallied(build, jobs)
 
 
 def build_title(build: BuildRecord) -> str:

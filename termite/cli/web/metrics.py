@@ -21,8 +21,9 @@ class _Figures:
         yield GaugeMetricFamily("termite_master_up", "1 if a master runs in the tree", value=float(bool(self._live)))
         if self._live:
             yield from _live_figures(self._live, self._now_s)
-        if self._builds:
-            yield from _build_figures(self._builds[0])
+        # A build that runs is on the disk without its counts, which would be seen as zeros.
+        if ended := next((build for build in self._builds if build.ended_s), None):
+            yield from _build_figures(ended)
 
 
 def _live_figures(live: LiveState, now_s: float) -> Iterator[Metric]:
@@ -30,6 +31,8 @@ def _live_figures(live: LiveState, now_s: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("termite_jobs_running", "jobs that were sent and are not home", value=running)
     yield GaugeMetricFamily("termite_jobs_waiting", "jobs that wait", value=len(live.waiting))
     yield GaugeMetricFamily("termite_builds_running", "builds that run", value=len(live.builds))
+    done = sum(build.jobs for build in live.builds_now)
+    yield GaugeMetricFamily("termite_builds_running_jobs", "their jobs that are home", value=done)
     home = CounterMetricFamily("termite_jobs_home", "jobs that came home since these pages are served")
     home.add_metric([], live.all_home)
     yield home
@@ -44,10 +47,10 @@ def _live_figures(live: LiveState, now_s: float) -> Iterator[Metric]:
 
 
 def _build_figures(build: BuildRecord) -> Iterator[Metric]:
-    """Yield the figures of the newest build."""
-    yield GaugeMetricFamily("termite_last_build_number", "number of the newest build", value=build.id)
+    """Yield the figures of the newest build that has ended."""
+    yield GaugeMetricFamily("termite_last_build_number", "number of the newest build that has ended", value=build.id)
     took_s = max(build.ended_s - build.started_s, 0.0)
-    yield GaugeMetricFamily("termite_last_build_seconds", "its time; 0 if it has not ended", value=took_s)
+    yield GaugeMetricFamily("termite_last_build_seconds", "its time", value=took_s)
     jobs = GaugeMetricFamily("termite_last_build_jobs", "its jobs, by where they ran", labels=["where"])
     counts = build.counts
     for where, count in (

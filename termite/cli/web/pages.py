@@ -113,10 +113,7 @@ def _builds_table(builds: Iterable[BuildRecord]) -> Html:
             link(["build", build.id], build.id),
             clock_text(build.started_s),
             duration_text(build.ended_s - build.started_s) if build.ended_s else "?",
-            build.jobs,
-            build.counts.remote,
-            build.counts.local + build.counts.short,
-            build.counts.cached,
+            *(_counts(build) if build.ended_s else "????"),
             build_end_word(build),
             tag("code", build_title(build)),
         ]
@@ -124,6 +121,11 @@ def _builds_table(builds: Iterable[BuildRecord]) -> Html:
     ]
     head = ["build", "started", "took", "jobs", "on workers", "local", "known", "end", "command"]
     return table(head, rows, numbers=(0, 2, 3, 4, 5, 6)) if rows else tag("p", "No build is recorded.")
+
+
+def _counts(build: BuildRecord) -> tuple[int, int, int, int]:
+    counts = build.counts
+    return build.jobs, counts.remote, counts.local + counts.short, counts.cached
 
 
 def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:

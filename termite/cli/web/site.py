@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from termite.cli.client import Client
+from termite.cli.display.build_text import listed_object
 from termite.cli.display.trace_events import trace_object
 from termite.cli.web import pages
 from termite.cli.web.forms import check_form, error_page
@@ -161,9 +162,9 @@ class Site:
                 "trouble": self._follower.trouble,
                 "workers": [as_object(worker) for worker in state.workers.values()] if state else [],
                 "jobs": [as_object(job) for job in state.jobs.values()] if state else [],
-                "running_builds": [as_object(build) for build in state.builds.values()] if state else [],
+                "running_builds": [as_object(build) for build in state.builds_now] if state else [],
                 "waits_for": state.waits_for if state else "",
-                "builds": [as_object(build) for build in builds],
+                "builds": [listed_object(build) for build in builds],
             }
         )
 

@@ -8,7 +8,6 @@ from termite.cli.flags import print_line
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.history.logic.job_record import as_object
 
 
 def _add_flags(parser: Parser) -> None:
@@ -21,7 +20,14 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    from termite.cli.display.build_text import BUILD_HEAD, build_line, build_lines, build_object, markdown
+    from termite.cli.display.build_text import (
+        BUILD_HEAD,
+        build_line,
+        build_lines,
+        build_object,
+        listed_object,
+        markdown,
+    )
 
     records = recorded_builds_here()
     newest = records.build(flags.build)
@@ -30,7 +36,7 @@ def _run(flags: Namespace) -> int:
     elif flags.json and flags.build:
         print(json.dumps(build_object(newest, records.past.jobs(newest.id)), indent=2))
     elif flags.json:
-        print(json.dumps([as_object(build) for build in records.past.builds()], indent=2))
+        print(json.dumps([listed_object(build) for build in records.past.builds()], indent=2))
     elif flags.build:
         print("\n".join(build_lines(newest, records.past.jobs(newest.id))))
     else:

@@ -50,20 +50,23 @@ class BuildTally:
         return BuildCounts(**self._counts, fallbacks=dict(self._fallbacks), tied=dict(self._tied))
 
 
-def cut_off(build: BuildRecord, jobs: Sequence[JobRecord]) -> BuildRecord:
-    """Return the record of a build whose master was killed, and which has these jobs.
+def tallied(build: BuildRecord, jobs: Sequence[JobRecord]) -> BuildRecord:
+    """Return the record of a build that runs, or has not ended well, with the counts of these jobs.
 
-    It ends with its last record. Files that two jobs wrote at the same time are in no record of a
-    job, so that they are not counted.
+    The first record of a build counts none. Files that two jobs wrote at the same time are in no
+    record of a job, so that they are not counted.
     """
     tally = BuildTally()
     for job in jobs:
         tally.add(job)
-    return msgspec.structs.replace(
-        build,
-        ended_s=max((job.home_s for job in jobs), default=build.started_s),
-        jobs=tally.jobs,
-        last_job=max((job.id for job in jobs), default=build.last_job),
-        counts=tally.counts(),
-        is_cut_off=True,
-    )
+    last = max((job.id for job in jobs), default=build.last_job)
+    return msgspec.structs.replace(build, jobs=tally.jobs, last_job=last, counts=tally.counts())
+
+
+def cut_off(build: BuildRecord, jobs: Sequence[JobRecord]) -> BuildRecord:
+    """Return the record of a build whose master was killed, and which has these jobs.
+
+    It ends with its last record.
+    """
+    ended_s = max((job.home_s for job in jobs), default=build.started_s)
+    return msgspec.structs.replace(tallied(build, jobs), ended_s=ended_s, is_cut_off=True)

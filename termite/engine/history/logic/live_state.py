@@ -58,6 +58,12 @@ class LiveState:
         ]
 
     @property
+    def builds_now(self) -> list[BuildRecord]:
+        """The builds that run, with the number of their jobs that are home now."""
+        homes = self.home_counts
+        return [msgspec.structs.replace(one, jobs=one.jobs + homes.get(one.id, 0)) for one in self.builds.values()]
+
+    @property
     def waiting(self) -> list[JobRecord]:
         """The jobs that wait for a slot, or for something else."""
         return [job for job in self.jobs.values() if not job.sent_s and not job.home_s]

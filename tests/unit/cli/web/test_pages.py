@@ -4,16 +4,19 @@ import html
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from termite.cli.amounts import size_text
+from termite.cli.display.build_text import build_lines, build_object, listed_object, markdown
 from termite.cli.web.html_text import Html, escaped, tag
+from termite.cli.web.metrics import metrics_text
 from termite.cli.web.pages import build_page, front_page, job_page, now_part, timeline_object
 from termite.cli.web.worker_pages import report_part, worker_page
-from termite.engine.history.logic.job_record import JobRecord
-from termite.engine.history.logic.live_events import JobSent, WorkerChanged, WorkerState
+from termite.engine.history.logic.job_record import BuildCounts, JobRecord, as_object
+from termite.engine.history.logic.live_events import BuildStarted, JobHome, JobSent, WorkerChanged, WorkerState
 from termite.engine.history.logic.live_state import LiveState
 from tests.synthetic_builds import HOSTILE_TEXT, events_of, synthetic_build
 
@@ -121,6 +124,30 @@ def test_a_page_of_a_build_has_every_figure_and_is_small() -> None:
     assert f"1000: {sum(job.where.value == 'worker' for job in jobs)} on workers" in read.text
     for worker in ("alpha", "beta", "gamma"):
         assert worker in read.text
+
+
+def test_a_build_that_runs_has_no_zeros_for_what_is_not_counted_yet() -> None:
+    build, jobs = synthetic_build(60)
+    first = msgspec.structs.replace(build, ended_s=0.0, jobs=0, last_job=0, counts=BuildCounts(), expected_jobs=0)
+    row = re.findall(r"<td[^>]*>([^<]*)</td>", front_page("/tree", [first], now_part(None, 1e9)))
+    assert row[1:6] == ["?"] * 5, row
+    assert listed_object(first)["counts"] is None and listed_object(first)["jobs"] is None
+    assert listed_object(build) == as_object(build)
+    whole = cast(dict[str, Any], build_object(first, jobs))["build"]
+    assert (whole["jobs"], whole["counts"]["remote"]) == (60, build.counts.remote)
+    failed = f"{build.counts.nonzero} commands failed"
+    assert any(failed in line for line in build_lines(build, jobs))
+    assert any(failed in line for line in build_lines(first, jobs)) and failed in markdown(first, jobs)
+
+    live = LiveState()
+    live.apply(BuildStarted(msgspec.structs.replace(first, jobs=7)))
+    live.apply(JobHome(msgspec.structs.replace(jobs[0], build=first.id)))
+    assert [one.jobs for one in live.builds_now] == [8]
+    ended = msgspec.structs.replace(build, id=build.id - 1, jobs=60)
+    text = metrics_text([first, ended], live, 1e9).decode()
+    assert f"termite_last_build_number {build.id - 1}.0" in text and "termite_builds_running_jobs 8.0" in text
+    assert f'termite_last_build_jobs{{where="worker"}} {build.counts.remote}.0' in text
+    assert "last_build" not in metrics_text([first], live, 1e9).decode()
 
 
 def test_a_timeline_has_each_job_that_ran_once() -> None:
