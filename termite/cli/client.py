@@ -55,17 +55,17 @@ if TYPE_CHECKING:
 class StartReport:
     """The report of a master on how its start has ended, for the process that has started it.
 
-    The master serves if `error` is "". Otherwise `error` and `hint` are those of a UserError.
+    The master serves if `error` is "". Otherwise all three are those of a UserError.
     """
 
-    __slots__ = ("error", "hint")
+    __slots__ = ("error", "hint", "reason")
 
-    def __init__(self, error: str = "", hint: str = "") -> None:
-        self.error, self.hint = error, hint
+    def __init__(self, error: str = "", hint: str = "", reason: str = Reason.NEEDS_A_PERSON.value) -> None:
+        self.error, self.hint, self.reason = error, hint, reason
 
     def pack(self) -> bytes:
         """Return the report as it goes through the pipe `--ready-fd`: one JSON object."""
-        return json.dumps({"error": self.error, "hint": self.hint}).encode()
+        return json.dumps({"error": self.error, "hint": self.hint, "reason": self.reason}).encode()
 
 
 def parse_start_report(packed: bytes) -> StartReport:
@@ -74,7 +74,7 @@ def parse_start_report(packed: bytes) -> StartReport:
         found = launcher_frames.parse_object(packed)
     except RemoteProtocolError:
         return StartReport("the master ended while it was starting")
-    return StartReport(str(found.get("error", "")), str(found.get("hint", "")))
+    return StartReport(str(found.get("error", "")), str(found.get("hint", "")), str(found.get("reason", "")))
 
 
 class NoMaster(UserError):
@@ -130,8 +130,9 @@ class Client:
         except OSError as error:
             raise NoMaster(f"the master is gone: {error.strerror}") from error
         if "error" in reply:
-            reason = next((one for one in Reason if one == reply.get("reason")), Reason.NEEDS_A_PERSON)
-            raise UserError(str(reply["error"]), hint=str(reply.get("hint", "")), reason=reason)
+            raise UserError(
+                str(reply["error"]), hint=str(reply.get("hint", "")), reason=_reason_named(reply.get("reason"))
+            )
         return reply
 
     def wait_for_its_end(self) -> None:
@@ -259,8 +260,14 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = (), at: 
         try:
             return Client(root / MASTER_SOCKET), False
         except NoMaster:
-            raise UserError(start.error, hint=start.hint or f"see {log}") from None
+            hint = start.hint or f"see {log}"
+            raise UserError(start.error, hint=hint, reason=_reason_named(start.reason)) from None
     return Client(root / MASTER_SOCKET), True
+
+
+def _reason_named(name: object) -> Reason:
+    """Return the reason of an error that a master has sent."""
+    return next((one for one in Reason if one == name), Reason.NEEDS_A_PERSON)
 
 
 def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log: Path, ready: int) -> None:

@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
         tail = start_log(flags)
         return _run_embedded(flags, tree, tail, starter) if flags.embedded else _run(flags, tree, claim, tail)
     except UserError as error:
-        starter.report(StartReport(error.message, error.hint))
+        starter.report(StartReport(error.message, error.hint, error.reason.value))
         report(PROGRAM, error)
     return ExitCode.FAILED
 
@@ -142,7 +142,7 @@ def _run_embedded(flags: argparse.Namespace, tree: MovedTree | None, tail: LogTa
                 task_status.started(str(config.socket))
         except* UserError as group:
             error = next(errors_in(group))
-            starter.report(StartReport(error.message, error.hint))
+            starter.report(StartReport(error.message, error.hint, error.reason.value))
             raise error from None
 
     places = _places(socket_path(flags), tree) | worker_places(worker.cache, worker.tmpdir)

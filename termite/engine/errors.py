@@ -45,6 +45,7 @@ class Reason(enum.StrEnum):
     OTHER_DIRECTORY = "other-directory"
     OTHER_HOST = "other-host"
     OTHER_PATH = "other-path"
+    BAD_RULES = "bad-rules"
     BELOW_FAKEROOT = "below-fakeroot"
     BELOW_PSEUDO = "below-pseudo"
     BELOW_FAKECHROOT = "below-fakechroot"
@@ -141,6 +142,7 @@ _WORDS = {
     Reason.OTHER_DIRECTORY: "started in a directory that the master sees as another one (a mount that came later)",
     Reason.OTHER_HOST: "started with another host name or kind of machine than the master (unshare --uts, linux32)",
     Reason.OTHER_PATH: "this tree is built at another path, so none of its commands runs at its own one",
+    Reason.BAD_RULES: "the file of rules has a mistake, and no good version of it was read",
     Reason.BELOW_FAKEROOT: "started below fakeroot, which works on this machine only",
     Reason.BELOW_PSEUDO: "started below pseudo, which works on this machine only",
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",

@@ -269,20 +269,41 @@ def test_a_worker_on_an_old_kernel(where: Place) -> None:
     expect_line(done, "termite-worker", "2.6.", "5.11")
 
 
-def test_a_malformed_rule_file_is_told_once_to_who_builds(where: Place) -> None:
+@pytest.mark.parametrize("what", ["a misspelt key", "a FIFO"])
+def test_a_malformed_rule_file_stops_every_start(where: Place, what: str) -> None:
+    tree = new_tree(where, what.replace(" ", "-"))
+    if what == "a FIFO":
+        os.mkfifo(tree.path / ".termite-localrc")
+    else:
+        tree.write(".termite-localrc", '[{"Regexp": "^ar ", "Networ": true}]')
+    tree.write("Makefile", "all:\n\t@echo built\n")
+    said = "not a regular file" if what == "a FIFO" else "entry 1: there is no key Networ: write Network"
+    for program, words in (
+        ("termite-make", ()),
+        ("termite-ctl", ("start", ".")),
+        ("termite-master", ("-secret", str(secret_of(where)))),
+    ):
+        done = where.run([where.termite(program), *words], tree.path, timeout_s=60)
+        assert (done.code, done.stdout) == (100, b""), done
+        expect_line(done, program, said, str(tree.path))
+    plain = where.run([where.termite("termite"), "echo", "on"], tree.path, timeout_s=30)
+    assert (plain.code, plain.stdout) == (0, b"on\n"), plain
+
+
+def test_a_rule_file_that_becomes_malformed_is_told_once_to_who_builds(where: Place) -> None:
     tree = new_tree(where, "malformed")
-    tree.write(".termite-localrc", '[{"Regexp": "("}]')
     with daemon(where, "termite-master", "-secret", str(secret_of(where)), cwd=tree.path) as master:
+        tree.write(".termite-localrc", '[{"Regexp": "("}]')
         done = [tree.termite("echo", "on"), tree.termite("echo", "on")]
         assert [outcome.stdout for outcome in done] == [b"on\n", b"on\n"]
         assert sum(outcome.stderr.count(b"entry 1: ") for outcome in done) == 1, done
         assert "Traceback" not in master.text()
 
 
-def test_a_rule_file_that_is_no_file_stops_nobody(where: Place) -> None:
+def test_a_rule_file_that_becomes_no_file_stops_nobody(where: Place) -> None:
     tree = new_tree(where, "fifo")
-    os.mkfifo(tree.path / ".termite-localrc")
     with daemon(where, "termite-master", "-secret", str(secret_of(where)), cwd=tree.path):
+        os.mkfifo(tree.path / ".termite-localrc")
         done = tree.termite("echo", "on", timeout_s=30)
     assert done.stdout == b"on\n"
     assert b".termite-localrc: not a regular file" in done.stderr

@@ -105,7 +105,8 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
 
     `program` is a path, or a name in PATH. `directory` is "" for the current directory. `at` is the
     path at which the tree is built ("": its own).
-    Raise UserError if a variable of termite has no meaning, or if the tree is built elsewhere.
+    Raise UserError if a variable of termite has no meaning, if the tree is built elsewhere, or if
+    its rules have a mistake.
     """
     argv = [program, *args]
     if is_switched_off(os.environ):
@@ -127,7 +128,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     try:
         master, started, env = _prepare(tool, argv[0], argv[1:], directory, may_start=moved is None)
     except (UserError, RemoteProtocolError, OSError) as error:
-        if isinstance(error, UserError) and error.reason is Reason.OTHER_PATH:
+        if isinstance(error, UserError) and error.reason in (Reason.OTHER_PATH, Reason.BAD_RULES):
             raise
         return build_locally(argv, error)
     if moved:

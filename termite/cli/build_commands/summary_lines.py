@@ -37,7 +37,7 @@ BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for
 
 def start_lines(reply: ControlAnswer) -> list[str]:
     """Return what the answer of the master to the start of a build says to the user."""
-    lines = [f"{reply['bad_rules']}; the last good rules stay in force"] if reply.get("bad_rules") else []
+    lines = [reply["bad_rules"]] if reply.get("bad_rules") else []
     for one in reply.get("foreign", []):
         machines = f"its machine is {one['theirs']}, this one is {one['ours']}"
         lines.append(f"worker {one['worker']} gets no commands: {machines}")

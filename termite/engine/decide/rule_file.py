@@ -1,7 +1,8 @@
 """Read `.termite-localrc` again whenever it has changed on disk.
 
-A bad file never stops a build: the rules that were in force before stay in force. They
-also stay if the disk does not say what is in the file; the next job looks again.
+A bad file does not stop a build that runs: the rules that were in force before stay in force. They
+also stay if the disk does not say what is in the file; the next job looks again. If there were none
+before, no build starts: a command that must not run elsewhere would be sent to a worker.
 """
 
 import logging
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from termite.engine import look_calls
 from termite.engine.decide.logic.rules import FILE_NAME, RuleBook
-from termite.engine.errors import UserError
+from termite.engine.errors import Reason, UserError
 from termite.engine.look_errors import GONE
 
 MOST_BYTES = 1024 * 1024  # the largest useful file has some hundred rules
@@ -22,7 +23,10 @@ _Stamp = tuple[int, int, int] | None
 
 
 class RuleFile:
-    """The user's file of rules in a directory, which keeps a RuleBook up to date."""
+    """The user's file of rules in a directory, which keeps a RuleBook up to date.
+
+    That there is no file is a good version of it.
+    """
 
     def __init__(self, directory: Path, book: RuleBook) -> None:
         self._path = directory / FILE_NAME
@@ -31,11 +35,29 @@ class RuleFile:
         self._seen: _Stamp = None
         self._refused: UserError | None = None  # the error in the present file
         self._unseen: UserError | None = None  # the error of the newest look
+        self._is_known = False  # True if a good version was read
 
     @property
     def error(self) -> UserError | None:
         """The reason for which the present file is not in force."""
         return self._unseen or self._refused
+
+    @property
+    def remark(self) -> str:
+        """What to tell people of `error`: which rules are in force instead. "" without an error."""
+        return self.remark_on(self.error) if self.error else ""
+
+    def remark_on(self, error: UserError) -> str:
+        """Return what to tell people of an error that `refresh` has returned."""
+        return f"{error}; {'the last good rules stay in force' if self._is_known else 'none of its rules is in force'}"
+
+    def require(self) -> None:
+        """Read the file if it has changed. Raise UserError if no good version was ever read."""
+        self.refresh()
+        if self.error and not self._is_known:
+            message, hint = self.error.message, self.error.hint
+            mend = f"mend or remove {self._path}: a build needs rules that can be read"
+            raise UserError(message, hint=f"{hint}; {mend}" if hint else mend, reason=Reason.BAD_RULES)
 
     def refresh(self) -> UserError | None:
         """Read the file if it has changed since the last call.
@@ -48,6 +70,7 @@ class RuleFile:
             stamp = self._stamp()
             if stamp == self._seen:
                 self._unseen = None
+                self._is_known |= self._refused is None
                 return None
             text = self._read() if stamp else None
         except OSError as error:
@@ -60,6 +83,8 @@ class RuleFile:
                 self._book.replace(text)
             except UserError as error:
                 self._note_refused(error)
+            else:
+                self._is_known = True
         self._seen, self._unseen = stamp, None
         return self._refused
 

@@ -184,7 +184,6 @@ class ControlCommands:
     def _why(self, request: AskWhy) -> ControlAnswer:
         master = self._master
         master.rule_file.refresh()
-        error = master.rule_file.error
         invocation = _invocation(request)
         plugin, command = master.plugins.parse_with_plugin(invocation)
         verdict = master.decide(invocation.how, command)
@@ -206,7 +205,7 @@ class ControlCommands:
             "short_s": master.short.limit_s,
             "rule": dataclasses.asdict(verdict.rule) if verdict.rule else None,
             "workers": [worker.name for worker in master.pool.fleet.workers],
-            "bad_rules": str(error) if error else "",
+            "bad_rules": master.rule_file.remark,
         }
 
 
@@ -221,18 +220,17 @@ class _Build:
     def start(self, request: BeginBuild) -> ControlAnswer:
         """Request a check of the settled files, and return how to start the build tool.
 
-        Raise UserError if no plugin knows the tool.
+        Raise UserError if no plugin knows the tool, or if the rules of the tree are not known.
         """
+        self._master.rule_file.require()
         if self._notes is None:
             self._master.builds += 1
             self._master.begin_build()
             self._notes = self._record_start(request)
-        self._master.rule_file.refresh()
-        error = self._master.rule_file.error
         self._master.settled_check.request()
         ours = self._master.machine.architecture
         foreign = [{"worker": name, "theirs": theirs, "ours": ours} for name, theirs in self._master.pop_foreign()]
-        reply: ControlAnswer = {"bad_rules": str(error) if error else "", "foreign": foreign}
+        reply: ControlAnswer = {"bad_rules": self._master.rule_file.remark, "foreign": foreign}
         if not request.tool:
             return reply
         env, cwd = request.env, request.cwd or "/"

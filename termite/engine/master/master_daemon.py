@@ -33,7 +33,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
 
     Also end if the tree is moved or removed, or if the socket is and nobody builds. Report the
     socket's path through `task_status` when launchers can connect. Raise UserError if the socket or
-    the tree cannot be opened.
+    the tree cannot be opened, or if the file of rules has a mistake.
     """
     with bound_socket(config.socket) as listener, _open_tree(config) as tree, ExitStack() as stack:
         place = stack.enter_context(SocketPlace(config.socket, config.outside))
@@ -41,6 +41,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             is_shared = config.own_path is not None
             stack.enter_context(other_name_of(config.socket.parent, config.alias, is_shared=is_shared))
         master = Master(config, tree)
+        master.rule_file.require()
         stack.callback(master.memory.save)
         stack.callback(master.recorder.close)
         if master.cache is not None:

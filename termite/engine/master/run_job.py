@@ -305,7 +305,7 @@ async def show_warnings(master: Master, job: Job) -> None:
     while master.tree.discarded:
         await job.launcher.notice(f"termite: {master.tree.discarded.take()}")
     if job.warning:
-        await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
+        await job.launcher.notice(f"termite: {master.rule_file.remark_on(job.warning)}")
     warning = environment_of(job.request.invocation).warning
     if warning and master.notices.select_new(NoticeKind.SETTINGS_IGNORED, [os.fsencode(warning)]):
         await job.launcher.notice(f"termite: {warning}")

@@ -3,15 +3,16 @@
 import pytest
 
 from termite.cli.client import StartReport, parse_start_report
+from termite.engine.errors import Reason
 
 
 @pytest.mark.parametrize(
     ("error", "hint"), [("", ""), ("the port is in use\nby another", "see ss -l"), ("no \udcff here", "")]
 )
 def test_a_report_comes_out_as_it_went_in_and_no_part_of_it_means_success(error: str, hint: str) -> None:
-    packed = StartReport(error, hint).pack()
+    packed = StartReport(error, hint, Reason.BAD_RULES.value).pack()
     whole = parse_start_report(packed)
-    assert (whole.error, whole.hint) == (error, hint)
+    assert (whole.error, whole.hint, whole.reason) == (error, hint, Reason.BAD_RULES)
     for length in range(len(packed)):
         assert parse_start_report(packed[:length]).error
 

@@ -128,7 +128,7 @@ def why_lines(why: ControlAnswer) -> list[str]:
             f"workers    {', '.join(cast(list[str], why['workers'])) or 'none is known, so it would run here'}"
         )
     if why["bad_rules"]:
-        lines.append(f"rules      {why['bad_rules']}; the last good rules stay in force")
+        lines.append(f"rules      {why['bad_rules']}")
     return lines
 
 

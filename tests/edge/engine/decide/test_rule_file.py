@@ -11,6 +11,7 @@ import pytest
 from termite.engine import look_calls
 from termite.engine.decide.logic.rules import FILE_NAME, RuleBook
 from termite.engine.decide.rule_file import RuleFile
+from termite.engine.errors import Reason, UserError
 
 
 @pytest.mark.logs("rules-rejected")
@@ -32,6 +33,46 @@ def test_a_file_that_cannot_be_rules_is_an_error_at_once(tmp_path: Path, what: s
     assert error is not None
     assert FILE_NAME in str(error)
     assert rules.refresh() is None, "it is told once"
+
+
+@pytest.mark.logs("rules-rejected")
+def test_no_build_starts_if_no_good_version_was_ever_read(tmp_path: Path) -> None:
+    file, book = tmp_path / FILE_NAME, RuleBook(())
+    file.write_text('[{"Regexp": "^ar ", "Locl": true}]')
+    rules = RuleFile(tmp_path, book)
+    for _ in range(2):
+        with pytest.raises(UserError, match="no key Locl: write Local") as refused:
+            rules.require()
+        assert refused.value.reason is Reason.BAD_RULES and str(file) in refused.value.hint
+    assert rules.remark.endswith("none of its rules is in force")
+    file.write_text('[{"Regexp": "^ar ", "Local": true}]')
+    rules.require()
+    assert rules.remark == ""
+    file.write_text("[")
+    rules.require()
+    assert rules.remark.endswith("the last good rules stay in force") and len(book.rules) == 1
+
+
+@pytest.mark.logs("rules-rejected")
+def test_that_there_was_no_file_is_a_good_version(tmp_path: Path) -> None:
+    rules = RuleFile(tmp_path, RuleBook(()))
+    rules.require()
+    (tmp_path / FILE_NAME).write_text("[")
+    rules.require()
+    assert rules.remark.endswith("the last good rules stay in force")
+
+
+@pytest.mark.logs("rules-rejected")
+def test_no_build_starts_while_nobody_knows_what_is_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / FILE_NAME).write_text("[]")
+    monkeypatch.setattr(look_calls, "stat", failing(look_calls.stat, EIO, times=1))
+    rules = RuleFile(tmp_path, RuleBook(()))
+    with pytest.raises(UserError, match=os.strerror(EIO)):
+        rules.require()
+    rules.require()
+    assert rules.error is None
 
 
 def failing(call: Callable[..., Any], errno: int, times: int) -> Callable[..., Any]:
