@@ -2,14 +2,25 @@
 
 import math
 import signal
+import time
 from collections.abc import Iterator
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.miss_text import miss_text
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import words_of
-from termite.engine.history.logic.job_record import NOT_KNOWN, OUTPUT_BYTES, Cause, JobRecord, MissDetail, Where, Why
+from termite.engine.history.logic.job_record import (
+    NOT_KNOWN,
+    OUTPUT_BYTES,
+    TEXT_CHARACTERS,
+    Cause,
+    JobRecord,
+    MissDetail,
+    Where,
+    Why,
+)
 from termite.engine.history.logic.missing_edges import missing_edge
+from termite.engine.model import How
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _WHERE = {
@@ -18,6 +29,11 @@ _WHERE = {
     Where.ANSWERED: "nowhere: it does nothing",
     Where.NOWHERE: "nowhere",
     Where.UNDECIDED: "not decided yet",
+}
+_HOW = {
+    How.DIRECT: "through termite",
+    How.SHELL: "through termite-shell",
+    How.PRELOAD: "through the preload library",
 }
 _WHY = {
     Why.UNDECIDED: "not decided yet",
@@ -160,39 +176,87 @@ def job_lines(job: JobRecord, tree: str, now_s: float = 0.0) -> Iterator[str]:
 def _rows(job: JobRecord, tree: str, now_s: float) -> Iterator[tuple[str, str]]:
     yield "job", f"{job.id} of build {job.build}"
     yield "command", job.text
+    if len(job.text) > TEXT_CHARACTERS:
+        yield "", f"these are the first {TEXT_CHARACTERS} of {job.text_length} characters"
     yield "directory", job.cwd
+    yield "came", f"{_HOW[job.how]}{f' of {job.tool}' if job.tool else ''}; its launcher was process {job.pid}"
     if job.plugin:
         yield "plugin", job.plugin
-    yield "place", place_text(job)
+    is_in_slot = job.where is Where.HERE and job.slot != NOT_KNOWN
+    yield "place", place_text(job) + (f", slot {job.slot}" if is_in_slot else "")
     yield "because", cause_text(job.cause)
+    if job.cause.regexp and job.cause.kind is not Why.RULE:
+        yield "rule", f"{readable_regexp(job.cause.regexp)} ({job.cause.source})"
     if job.miss:
         yield "no result", miss_text(job.miss, job.missed or MissDetail())
     yield "end", end_text(job)
+    yield "when", _clock_times(job)
     if times := _times_text(job, now_s):
         yield "time", times
-    if job.where is Where.WORKER and job.ended_s:
+    yield from _use_rows(job)
+    yield from _attempt_rows(job)
+    yield from _names("wrote", job.files, job.file_count, tree)
+    yield from _names("dropped", job.dropped, job.dropped_count, "")
+    yield from _output(job)
+
+
+def _use_rows(job: JobRecord) -> Iterator[tuple[str, str]]:
+    """Yield what the job used. An attempt that failed, before the command ran here, has traffic, too."""
+    has_ended = job.where is Where.WORKER and job.ended_s > 0
+    if has_ended or job.user_s or job.system_s or job.peak_memory_bytes:
         yield (
             "used",
             f"{duration_text(job.user_s)} of user CPU, {duration_text(job.system_s)} of system CPU, "
             f"at most {size_text(job.peak_memory_bytes)} of memory",
         )
+    if has_ended or job.sent_bytes or job.received_bytes or job.wire_requests or job.fuse_requests:
         yield (
             "traffic",
             f"{size_text(job.sent_bytes)} sent, {size_text(job.received_bytes)} received, "
             f"{job.wire_requests} requests on the wire, {job.fuse_requests} to the file system",
         )
+    if job.trace_calls or job.trace_paths or job.trace_gaps:
+        gaps = f"; it may lack paths: {', '.join(job.trace_gaps)}" if job.trace_gaps else ""
+        yield "trace", f"{job.trace_calls} system calls, {job.trace_paths} paths{gaps}"
+
+
+def _attempt_rows(job: JobRecord) -> Iterator[tuple[str, str]]:
     for attempt in job.attempts:
-        yield (
-            "retried",
-            _with_detail(f"after {attempt.worker or 'no worker'}: {words_of(attempt.reason)}", attempt.detail),
-        )
+        at = f"{_time_of_day(attempt.at_s)}, " if attempt.at_s else ""
+        place = attempt.worker or "no worker"
+        yield "retried", _with_detail(f"{at}after {place}: {words_of(attempt.reason)}", attempt.detail)
     if job.ran_again:
         yield "", "the command may have run more than once"
+    for found in job.late_inputs:
+        by = f" by job {found.job}" if found.job else ""
+        yield "changed", f"{found.path} was {'written' if found.is_there else 'removed'}{by} while the command ran"
     if line := missing_edge(job):
         yield "missing", line
-    yield from _names("wrote", job.files, job.file_count, tree)
-    yield from _names("dropped", job.dropped, job.dropped_count, "")
-    yield from _output(job)
+
+
+def _clock_times(job: JobRecord) -> str:
+    """Return the clock times of everything that is known of a job, in this process's time zone.
+
+    The date stands before the first time, and before each one of another day.
+    """
+    day, texts = "", []
+    for word, at_s in (
+        ("came", job.queued_s),
+        ("sent", job.sent_s),
+        ("started", job.started_s),
+        ("ended", job.ended_s),
+        ("home", job.home_s),
+    ):
+        if at_s:
+            date = time.strftime("%Y-%m-%d ", time.localtime(at_s))
+            texts.append(f"{word} {date if date != day else ''}{_time_of_day(at_s)}")
+            day = date
+    return ", ".join(texts) or "not known"
+
+
+def _time_of_day(at_s: float) -> str:
+    whole_s, ms = divmod(round(1000 * at_s), 1000)
+    return f"{time.strftime('%H:%M:%S', time.localtime(whole_s))}.{ms:03d}"
 
 
 def _times_text(job: JobRecord, now_s: float) -> str:
@@ -227,7 +291,8 @@ def _output(job: JobRecord) -> Iterator[tuple[str, str]]:
     elif job.output:
         # Masked credentials make a whole output shorter, too.
         is_cut = job.output_bytes > OUTPUT_BYTES
-        yield "output", f"the last {size_text(len(job.output))} of {size_text(job.output_bytes)}:" if is_cut else ""
+        whole = size_text(job.output_bytes)
+        yield "output", f"the last {size_text(len(job.output))} of {whole}:" if is_cut else f"{whole}:"
         for line in job.output.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"):
             yield "", f"| {line}"
 

@@ -1,5 +1,7 @@
 """A job is shown with its place, cause, end and times, and nothing that a terminal obeys."""
 
+import time
+
 import msgspec
 
 from termite.cli.amounts import duration_text
@@ -7,7 +9,17 @@ from termite.cli.display.build_figures import running_steps, slot_tracks
 from termite.cli.display.job_text import cause_text, end_text, job_lines, phases, place_word, slot_time_s, whole_time_s
 from termite.cli.display.trace_events import trace_object
 from termite.engine.errors import Reason
-from termite.engine.history.logic.job_record import Cause, FailedAttempt, JobRecord, LateInput, Where, Why
+from termite.engine.history.logic.job_record import (
+    TEXT_CHARACTERS,
+    Cause,
+    FailedAttempt,
+    JobRecord,
+    LateInput,
+    MissDetail,
+    Where,
+    Why,
+)
+from termite.engine.model import How
 from tests.synthetic_builds import synthetic_build
 from tests.unit.tables import each_row
 
@@ -23,6 +35,78 @@ def test_every_kind_of_record_is_shown_in_printable_lines() -> None:
         assert end_text(job) in whole
         assert ("retried" in whole) == bool(job.attempts)
         assert ("not kept" in whole) == (not job.is_output_kept)
+
+
+WHOLE = JobRecord(
+    id=7, build=3, text="x" * TEXT_CHARACTERS + "...", cwd="/d", text_length=9000, how=How.SHELL, tool="gmake",
+    plugin="cmake", where=Where.WORKER, cause=Cause(Why.FALL_BACK, "no-worker", "beta", "^ar ", "file: entry 1"),
+    worker="alpha", slot=2, queued_s=1e9, sent_s=1e9 + 1, started_s=1e9 + 2, ended_s=1e9 + 3, home_s=1e9 + 4,
+    exit_code=1, user_s=1.0, system_s=2.0, peak_memory_bytes=3, sent_bytes=4, received_bytes=5, fuse_requests=6,
+    wire_requests=7, files=(b"a.o",), file_count=2, dropped=(b"/c",), dropped_count=3,
+    attempts=(FailedAttempt("beta", "connection-lost", "gone", 1e9),), output=b"said", output_bytes=5000, pid=4711,
+    trace_calls=8, trace_paths=9, trace_gaps=("mount",), late_inputs=(LateInput("gen.h", job=5),), miss="argument",
+    missed=MissDetail("word", "new", "old", "new"),
+)  # fmt: skip
+OTHER_VALUES: dict[str, object] = {
+    "text": "other",
+    "how": How.PRELOAD,
+    "where": Where.CACHE,
+    "exit_code": 0,
+    "signal": 9,
+    "timed_out": True,
+    "files": (b"b.o",),
+    "dropped": (b"/b",),
+    "output": b"wrote",
+    "output_bytes": 9000,
+    "ran_again": True,
+    "is_output_kept": False,
+    "trace_gaps": (),
+    "miss": "never",
+}
+PARTS = {"cause": "cause", "attempts": "attempts", "late_inputs": "late_inputs", "missed": "missed"}
+
+
+def changed(name: str, value: object) -> object:
+    """Return another value for a field."""
+    if name in OTHER_VALUES:
+        return OTHER_VALUES[name]
+    if isinstance(value, str):
+        return "other"
+    assert isinstance(value, int | float), f"say in OTHER_VALUES what else {name} may be"
+    return type(value)(value + 1)
+
+
+def test_everything_that_a_record_has_is_in_a_row() -> None:
+    def shown(record: JobRecord) -> list[str]:
+        return list(job_lines(record, "/tree"))
+
+    for name in JobRecord.__struct_fields__:
+        value = getattr(WHOLE, name)
+        if name not in PARTS:
+            other = msgspec.structs.replace(WHOLE, **{name: changed(name, value)})
+            assert shown(other) != shown(WHOLE), f"no row shows {name}"
+            continue
+        part = value[0] if isinstance(value, tuple) else value
+        for inner in part.__struct_fields__:
+            values = {"reason": "worker-lost", "kind": Why.TIE if name == "cause" else "came", "is_there": False}
+            new = values[inner] if inner in values else changed(inner, getattr(part, inner))
+            if (name, inner) == ("missed", "name"):
+                continue  # for the kind `word` it is `new` again
+            now = msgspec.structs.replace(part, **{inner: new})
+            other = msgspec.structs.replace(WHOLE, **{name: (now,) if isinstance(value, tuple) else now})
+            assert shown(other) != shown(WHOLE), f"no row shows {inner} of {name}"
+
+
+def test_a_job_says_at_which_time_of_day_it_came_and_was_home() -> None:
+    (line,) = [line for line in job_lines(WHOLE, "/tree") if line.startswith("when ")]
+    came, home = (time.strftime("%H:%M:%S.000", time.localtime(1e9 + at_s)) for at_s in (0, 4))
+    date = time.strftime("%Y-%m-%d", time.localtime(1e9))
+    assert f"came {date} {came}, sent" in line and line.endswith(f"home {home}")
+    late = msgspec.structs.replace(WHOLE, home_s=1e9 + 86400)
+    (line,) = [line for line in job_lines(late, "/tree") if line.startswith("when ")]
+    assert line.endswith(time.strftime("home %Y-%m-%d %H:%M:%S.000", time.localtime(1e9 + 86400)))
+    queued = JobRecord(id=1, build=1, text="x", cwd="/", queued_s=1e9)
+    assert any(line == f"{'when':<10}came {date} {came}" for line in job_lines(queued, "/tree"))
 
 
 @each_row("kind", Why)
