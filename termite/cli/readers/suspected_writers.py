@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from termite.cli.readers.recorded_builds import RecordedBuilds
-from termite.engine.history.logic.job_record import JobRecord, Where
+from termite.engine.history.logic.job_record import JobRecord
+from termite.engine.history.logic.record_file import words_of_command
 
 CLOCK_S = 0.1  # a file system's clock ticks, and runs behind
 NAMED_WRITERS = 3
-_BETWEEN_WORDS = re.compile(r"[\s'\"`;=,()<>|&]+")
 _OUTPUT = re.compile(r"""(?:(?:^|\s)-o\s*|>\s*)['"]?([^\s'"`;<>|&()]+)""")
 
 
@@ -46,10 +46,10 @@ def writers_here(records: RecordedBuilds, path: bytes, after: JobRecord | None) 
 
 
 def _jobs_here(records: RecordedBuilds, name: str, after: JobRecord | None) -> Iterator[JobRecord]:
-    for job in records.past.containing(name):
+    for job in records.past.naming(name):
         if after is not None and job.build < after.build:
             return  # the newest builds come first
-        if job.where is Where.HERE and (after is None or job.home_s >= after.home_s):
+        if after is None or job.home_s >= after.home_s:
             yield job
 
 
@@ -58,7 +58,7 @@ def _likeness(job: JobRecord, file: Path) -> tuple[bool, ...]:
 
     The output follows `-o` or `>`. All is False if the job names another file.
     """
-    words = [word.removeprefix("-o") for word in _BETWEEN_WORDS.split(job.text)]
+    words = [word.removeprefix("-o") for word in words_of_command(job.text)]
     named = [word for word in words if os.path.basename(word) == file.name]
     if not named:
         return False, False, False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from termite.engine.history.logic.build_tally import cut_off
-from termite.engine.history.logic.job_record import BuildRecord, JobRecord
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
 from termite.engine.history.logic.record_file import (
     BUILD,
     BUILD_KEY,
@@ -23,6 +23,8 @@ from termite.engine.history.logic.record_file import (
     file_key,
     id_key,
     index_name,
+    name_key,
+    named_files,
     parse_frames,
     parse_record,
     part_numbers,
@@ -104,6 +106,13 @@ class PastBuilds:
 
         jobs = self._find(file_key(name), lambda record: bool(named(record)))
         return list(dict.fromkeys(file for job in jobs for file in named(job)))
+
+    def naming(self, name: str) -> Iterator[JobRecord]:
+        """Yield the jobs that ran here and whose command names a file with this last part.
+
+        The newest ones come first.
+        """
+        return self._find(name_key(name), lambda job: job.where is Where.HERE and name in named_files(job.text))
 
     def ran(self, text: str) -> list[JobRecord]:
         """Return the jobs with exactly this recorded text, the newest first."""

@@ -85,10 +85,10 @@ def _refuse(records: RecordedBuilds, word: str) -> NoReturn:
     """Raise UserError: no job is or wrote what the word names. Name what may have been meant."""
     if word.isdecimal():
         raise UserError(f"no job {word} is recorded, nor one that wrote a file {word}", hint=JOBS_HINT)
-    hint = "termite-ctl jobs lists those of the last build; commands that ran here name no files"
+    hint = "termite-ctl jobs lists those of the last build; local commands record no files"
     path = records.below_tree(word)
     if path and (jobs := writers_here(records, path, None)):
-        hint = f"commands that ran here name no files; this one may have written it: termite-ctl log {jobs[0].id}"
+        hint = f"local commands record no files; this one may have written it: termite-ctl log {jobs[0].id}"
     elif files := files_of_name(records, word):
         named = ", ".join(os.path.relpath(records.tree / os.fsdecode(file)) for file in files[:NAMED_FILES])
         hint = f"files of that name: {printable(named)}"
@@ -99,7 +99,7 @@ SUBCOMMAND = Subcommand(
     "show everything that was recorded of one job, with the end of its output",
     _run,
     _add_flags,
-    more="A file names the newest job on a worker that wrote it. Commands that ran here record no files: if the file "
+    more="A file names the newest job on a worker that wrote it. Local commands record no files: if the file "
     "was written later, those that may have done it are named.",
     example="termite-ctl log build/x.o",
 )

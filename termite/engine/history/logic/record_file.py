@@ -9,8 +9,10 @@ A build has one or more *parts*, each a file `BUILD-PART.records` with an index 
     entry: u32 CRC-32 of a key, u32 length of the whole frame, u64 its offset in the file
 
 All numbers are little endian. The keys of a job are its id, its text, and the path and the last
-part of each file that it wrote. Each frame of a build has one key. Records are written before their
-entries, so that an index only lacks the last ones. A reader scans the frames behind the last entry.
+part of each file that it wrote. Nobody sees which files a job writes that runs here: its keys are
+the last parts of all words of its command that may name a file. Each frame of a build has one key.
+Records are written before their entries, so that an index only lacks the last ones. A reader scans
+the frames behind the last entry.
 
 A file that was cut at any place is no error: the last frame is *torn*, and is skipped.
 """
@@ -24,13 +26,15 @@ from zlib import crc32
 
 import msgspec
 
-from termite.engine.history.logic.job_record import SCHEMA, BuildRecord, JobRecord
+from termite.engine.history.logic.job_record import SCHEMA, BuildRecord, JobRecord, Where
 
 RECORDS_HEAD = b"termite-records %d\n" % SCHEMA
-INDEX_HEAD = b"termite-record-index 2\n"  # one with other keys counts as empty
+INDEX_HEAD = b"termite-record-index 3\n"  # one with other keys counts as empty
 JOB, BUILD = b"J", b"B"
 MAX_FRAME_BYTES = 1024 * 1024  # a record is bounded to a fiftieth of that
 _PART_NAME = re.compile(r"(\d{8,})-(\d{3,})\.records", re.ASCII)
+
+_BETWEEN_WORDS = re.compile(r"[\s'\"`;=,()<>|&]+")
 
 _FRAME = struct.Struct("<II")
 _ENTRY = struct.Struct("<IIQ")
@@ -106,6 +110,8 @@ def pack_job(record: JobRecord) -> tuple[bytes, list[int]]:
     if files := record.files:
         names = [path.rpartition(b"/")[2] for path in files]
         keys += map(file_key, dict.fromkeys((*files, *names)))
+    if record.where is Where.HERE:
+        keys += map(name_key, named_files(record.text))
     return pack_frame(JOB, _encoder.encode(record)), keys
 
 
@@ -133,6 +139,22 @@ def text_key(text: str) -> int:
 def file_key(path: bytes) -> int:
     """Return the checksum of the key that is a file below the tree, or its path's last part."""
     return crc32(b"f" + path)
+
+
+def name_key(name: str) -> int:
+    """Return the checksum of the key that is a name in the command of a job that ran here."""
+    return crc32(b"n" + name.encode("utf-8", "backslashreplace"))
+
+
+def named_files(text: str) -> set[str]:
+    """Return the last parts of the words of a command that may name files. Options name none."""
+    words = (word.removeprefix("-o") for word in words_of_command(text))
+    return {word.rpartition("/")[2] for word in words if word and not word.startswith("-")}
+
+
+def words_of_command(text: str) -> list[str]:
+    """Return the words of a command, split at the signs of a shell, too. Some are ""."""
+    return _BETWEEN_WORDS.split(text)
 
 
 BUILD_KEY = crc32(b"b")

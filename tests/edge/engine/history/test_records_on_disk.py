@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import struct
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from termite.engine.history import past_builds, record_writer
-from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts
+from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts, Where
 from termite.engine.history.logic.kept_parts import BUILDS_KEPT
 from termite.engine.history.logic.record_file import (
     INDEX_HEAD,
@@ -144,10 +145,16 @@ def test_a_job_is_found_by_number_path_and_name_without_reading_the_records_whol
     assert past.files_of_name(b"file470.o") == [b"build/file470.o"]
     assert past.files_of_name(b"file47") == past.files_of_name(b"") == []
     assert [job.id for job in past.made(b"build/file470.o")] == [470] == [past.job(470).id]  # type: ignore[union-attr]
+    assert list(past.naming("file470.c")) == [] == list(past.naming("-c")), "it ran on a worker"
+    (here, *_) = [job for job in past.jobs(2) if job.where is Where.HERE and ".c" in job.text]
+    parsed.clear()
+    name = re.findall(r"(file\d+\.c)", here.text)[0]
+    assert here in list(past.naming(name))
     assert 0 < sum(parsed) < whole_bytes / 50
     for index in tmp_path.glob("*.index"):  # of a version that had other keys
         index.write_bytes(index.read_bytes().replace(INDEX_HEAD, b"termite-record-index 1\n"))
     assert past.files_of_name(b"file470.o") == [b"build/file470.o"]
+    assert here in list(past.naming(name))
 
 
 @pytest.mark.parametrize("is_last", [True, False])
