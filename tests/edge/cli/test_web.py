@@ -234,11 +234,16 @@ async def test_pages_of_a_thousand_jobs_and_of_two_hundred_workers_are_cheap(tre
             if len(master.state.jobs) < 1000:
                 master.emit(event)
         assert len(master.state.jobs) == 1000 and len(master.state.workers) == 200
+        running, waiting = len(master.state.running(time.time())), len(master.state.waiting)
+        assert running + waiting == 1000
+        last = sorted(master.state.workers)[-1]
 
         def ask() -> dict[str, float]:
             with served(tree) as (browser, process):
                 browser.log_in()
-                while "1000 jobs" not in (now := browser.ask("/now").text) and "worker199" not in now:
+                deadline_s = time.monotonic() + 20
+                while f"{running} jobs run, {waiting} wait" not in (now := browser.ask("/now").text) or last not in now:
+                    assert time.monotonic() < deadline_s, now
                     time.sleep(0.05)
                 paths = (
                     "/",
