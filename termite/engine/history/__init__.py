@@ -3,7 +3,7 @@
 * `logic` has the schema, the format of the files and the events; it is pure.
 * `record_writer` appends finished records to the files of a tree. Only its master does that.
 * `past_builds` reads these files, and never changes them.
-* `writing_lock` says whether a master writes them.
+* `writing_lock` says whether a master writes them, and `master_mark` whether one has ended.
 * `watchers` sends the events of a running master, and `live_stream` reads them.
 
 The master masks and bounds everything before it makes a record, and readers show it as it is.

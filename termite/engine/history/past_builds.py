@@ -31,6 +31,7 @@ from termite.engine.history.logic.record_file import (
     read_index,
     text_key,
 )
+from termite.engine.history.master_mark import has_ended
 from termite.engine.history.writing_lock import is_written
 
 
@@ -56,18 +57,23 @@ class PastBuilds:
     def builds(self) -> list[BuildRecord]:
         """Return the builds, the newest first. One that runs now has `ended_s` 0.0.
 
-        A build that no master has ended, though none writes now, is returned as cut off.
+        A build that no master has ended, though none writes now, is returned as cut off. Without
+        locks, its own master must be known to have ended.
         """
         was_written = is_written(self.directory)
-        builds, damages = self._builds(), self.damages
+        builds, damages = self.written_builds(), self.damages
         # A master that has begun meanwhile has a build that runs.
-        if was_written or all(build.ended_s for build in builds) or is_written(self.directory):
+        if was_written or all(build.ended_s for build in builds) or (is_now := is_written(self.directory)):
             return builds
-        builds = [build if build.ended_s else cut_off(build, self.jobs(build.id)) for build in builds]
+        has_locks = was_written is False and is_now is False
+        for at, build in enumerate(builds):
+            if not build.ended_s and (has_locks or has_ended(build.master)):
+                builds[at] = cut_off(build, self.jobs(build.id))
         self.damages = damages
         return builds
 
-    def _builds(self) -> list[BuildRecord]:
+    def written_builds(self) -> list[BuildRecord]:
+        """Return the builds as they are on the disk, the newest first."""
         self.damages = []
         found: dict[int, BuildRecord] = {}
         for path in self._parts():

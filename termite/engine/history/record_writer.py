@@ -25,6 +25,7 @@ from termite.engine.history.logic.record_file import (
     part_name,
     part_numbers,
 )
+from termite.engine.history.master_mark import has_ended
 from termite.engine.history.past_builds import PastBuilds, parts_in, size_of_file
 from termite.engine.history.writing_lock import lock_records
 
@@ -96,10 +97,9 @@ class RecordWriter:
         self._lock_fd = lock_records(directory)
         try:
             self._set_aside()
-            self.past = PastBuilds(directory).builds()
+            self.past = PastBuilds(directory).written_builds()
             self.last_build, self.last_job = _last_ids(directory, self.past)
-            if self._lock_fd is not None:  # no other master writes
-                self._end_cut_off()
+            self._end_cut_off()
         except BaseException:
             self.close()
             raise
@@ -171,9 +171,12 @@ class RecordWriter:
         return part
 
     def _end_cut_off(self) -> None:
-        """Write the ends of builds whose masters were killed."""
+        """Write the ends of builds whose masters were killed.
+
+        While this process has the lock, no other master writes. Without locks, another one may.
+        """
         for at, build in enumerate(self.past):
-            if build.ended_s:
+            if build.ended_s or (self._lock_fd is None and not has_ended(build.master)):
                 continue
             self.past[at] = cut_off(build, PastBuilds(self.directory).jobs(build.id))
             packed = PackedRecords(build.id)

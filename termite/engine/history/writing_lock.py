@@ -34,21 +34,23 @@ def lock_records(directory: Path) -> int | None:
     return fd
 
 
-def is_written(directory: Path) -> bool:
-    """Return whether a master may write records in `directory` now.
+def is_written(directory: Path) -> bool | None:
+    """Return whether a master writes records in `directory` now.
 
-    The result is True, too, if that cannot be known, as on a file system without locks.
+    The result is None if that cannot be known, as on a file system without locks.
     """
     try:
         fd = os.open(directory / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:
-        return True
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return None
     finally:
         with contextlib.suppress(OSError):
             os.close(fd)

@@ -193,12 +193,26 @@ class BuildCounts(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
     tied: dict[str, int] = {}
 
 
+class MasterMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The mark of a master, by which others find out that it has ended.
+
+    It has the host's name and its boot id, the number of the namespace of process ids, and the
+    process with the time of its start, in ticks since the boot.
+    """
+
+    host: str
+    boot: str
+    pids: int
+    pid: int
+    start: int
+
+
 class BuildRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """The record of one build: the jobs of one front end, or of a time without one.
 
     A build is written twice, at its start and at its end; the later one counts. `ended_s` is 0.0
     if it runs. `is_cut_off`: its master was killed, and `ended_s` is the time of its last record.
-    `front_end` is "" for commands that came without one.
+    `front_end` is "" for commands that came without one. `master` is None if nobody knows it.
     """
 
     id: int
@@ -217,6 +231,7 @@ class BuildRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
     last_job: int = 0
     counts: BuildCounts = BuildCounts()
     is_cut_off: bool = False
+    master: MasterMark | None = None
 
 
 def as_object(struct: msgspec.Struct) -> dict[str, object]:

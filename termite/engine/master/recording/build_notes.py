@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from termite.engine.history.logic.build_tally import BuildTally
-from termite.engine.history.logic.job_record import NOT_KNOWN, BuildRecord
+from termite.engine.history.logic.job_record import NOT_KNOWN, BuildRecord, MasterMark
 from termite.engine.status.report import Counters
 
 
@@ -49,8 +49,8 @@ class BuildNotes:
         """True if the build has ended and all of its jobs are home."""
         return self.ended_s > 0 and self.tally.jobs >= self.begun
 
-    def record(self, tree: str, version: str) -> BuildRecord:
-        """Return the record of the build as it is now."""
+    def record(self, tree: str, version: str, master: MasterMark | None = None) -> BuildRecord:
+        """Return the record of the build as it is now. `master` is the mark of this process."""
         return BuildRecord(
             id=self.id,
             started_s=self.started_s,
@@ -67,4 +67,5 @@ class BuildNotes:
             expected_jobs=self.expected_jobs,
             last_job=self.last_job,
             counts=self.tally.counts(),
+            master=master,
         )

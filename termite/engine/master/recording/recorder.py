@@ -28,6 +28,7 @@ from termite.engine.history.logic.live_events import (
 )
 from termite.engine.history.logic.missing_edges import missing_edge
 from termite.engine.history.logic.recorded_text import recorded_line, recorded_text
+from termite.engine.history.master_mark import own_mark
 from termite.engine.history.watchers import SendFrames, Watchers
 from termite.engine.launch.connection import LauncherGone
 from termite.engine.launch.local_runs import parent_of
@@ -61,7 +62,7 @@ class Recorder:
         self._ends: dict[BuildNotes, trio.Event] = {}  # set when the end of a build is on the disk
         self._last_job_s = 0.0
         self._fleet = FleetView({})
-        self._started_s = time.time()
+        self._started_s, self._mark = time.time(), own_mark()
         self.last_job = self._keeper.last_job
         self.watchers = Watchers(self._snapshot)
 
@@ -209,7 +210,7 @@ class Recorder:
         return True
 
     def _describe(self, build: BuildNotes) -> BuildRecord:
-        return build.record(self._config.tree, self._config.version)
+        return build.record(self._config.tree, self._config.version, self._mark)
 
     def _present_build(self, build: BuildNotes) -> BuildRecord:
         """Return the build as readers know it: a job counts when they know that it is home."""

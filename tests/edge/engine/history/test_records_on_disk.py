@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from termite.engine.history.logic.record_file import (
     parse_frames,
     part_name,
 )
+from termite.engine.history.master_mark import has_ended, own_mark
 from termite.engine.history.past_builds import PastBuilds
 from termite.engine.history.record_writer import PackedRecords, RecordWriter
 from termite.engine.history.writing_lock import is_written
@@ -411,6 +413,49 @@ def test_a_number_is_taken_once_where_there_are_no_locks(tmp_path: Path, monkeyp
     assert other.start(2)
     one.close()
     other.close()
+
+
+def test_a_build_of_a_killed_master_ends_where_there_are_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    mark = own_mark()
+    assert mark is not None and mark.pid == os.getpid() and not has_ended(mark)
+    with subprocess.Popen(["sleep", "60"]) as killed:
+        start = int(Path(f"/proc/{killed.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        other = msgspec.structs.replace(mark, pid=killed.pid, start=start)
+        assert not has_ended(other)
+        killed.kill()
+        while not has_ended(other):  # a process that nobody has waited for has ended, too
+            time.sleep(0.01)
+    marks = {
+        1: (None, False),
+        2: (mark, False),
+        3: (other, True),
+        4: (msgspec.structs.replace(mark, start=mark.start + 1), True),  # another process has the number now
+        5: (msgspec.structs.replace(mark, boot="earlier"), True),
+        6: (msgspec.structs.replace(mark, host="elsewhere", pid=killed.pid), False),
+        7: (msgspec.structs.replace(mark, pids=mark.pids + 1, pid=killed.pid), False),
+    }
+    writer = RecordWriter(tmp_path)
+    for number, (one, _) in marks.items():
+        build, jobs = synthetic_build(3, number=number)
+        assert writer.start(number)
+        packed = PackedRecords(number)
+        packed.add(msgspec.structs.replace(build, ended_s=0.0, jobs=0, counts=BuildCounts(), master=one))
+        for job in jobs:
+            packed.add(job)
+        writer.write(packed)
+    writer.close()
+    shown = {build.id: build for build in PastBuilds(tmp_path).builds()}
+    assert {number: build.is_cut_off for number, build in shown.items()} == {n: ends for n, (_, ends) in marks.items()}
+    assert shown[3].jobs == 3 and shown[2].ended_s == 0.0
+    RecordWriter(tmp_path).close()  # the next master writes these ends, and no others
+    written = {build.id: build for build in PastBuilds(tmp_path).written_builds()}
+    assert written == shown
 
 
 def _write_each(writer: RecordWriter, synthetic: SyntheticBuild, begin: int, end: int) -> None:

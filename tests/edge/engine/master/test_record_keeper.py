@@ -237,7 +237,7 @@ async def test_a_second_master_of_a_tree_writes_no_records(tmp_path: Path, caplo
 
 @pytest.mark.logs("records-not-written")
 async def test_files_that_cannot_be_read_are_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with patch.object(PastBuilds, "builds", side_effect=ValueError("odd bytes")):
+    with patch.object(PastBuilds, "written_builds", side_effect=ValueError("odd bytes")):
         keeper = keeper_in(tmp_path)
     assert caplog.text.count("records-not-written") == 1 and "odd bytes" in caplog.text
     keeper.add(finished(new_build(keeper), 1))
