@@ -200,7 +200,7 @@ def build_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, obj
 
 
 def listed_object(build: BuildRecord) -> dict[str, object]:
-    """Return a build as an object of a list: without its jobs, a running build has no counts yet."""
+    """Return a build as an object of a list. If it runs, its counts are None, not known."""
     unknown = {"jobs": None, "last_job": None, "counts": None} if not build.ended_s else {}
     return {**as_object(build), **unknown}
 

@@ -67,7 +67,7 @@ def _rows(view: FarmView, room: int) -> tuple[list[Line], str]:
         return standing is Standing.STOPPED, standing is Standing.WELL, one.worker.name
 
     drawn = [list(_row(one, view.interval_s)) for one in sorted(view.workers, key=order)]
-    # The last page is full: no more workers can be left out at the top than its lines have room for.
+    # The last page is full: if more workers were left out at the top, lines would be empty.
     last, free = len(drawn), room
     while last and len(drawn[last - 1]) <= free:
         last -= 1

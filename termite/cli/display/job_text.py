@@ -201,7 +201,7 @@ def _rows(job: JobRecord, tree: str, now_s: float) -> Iterator[tuple[str, str]]:
 
 
 def _use_rows(job: JobRecord) -> Iterator[tuple[str, str]]:
-    """Yield what the job used. An attempt that failed, before the command ran here, has traffic, too."""
+    """Yield what the job used. A failed attempt has traffic, wherever the command ran then."""
     has_ended = job.where is Where.WORKER and job.ended_s > 0
     if has_ended or job.user_s or job.system_s or job.peak_memory_bytes:
         yield (

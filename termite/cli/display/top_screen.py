@@ -131,7 +131,7 @@ class TopState:
 
     @property
     def _shown(self) -> list[BuildHomes]:
-        """What came home of the builds that run, or of the last one if none runs."""
+        """The jobs that came home of the builds that run, or of the last one if none runs."""
         running = self._by_build.keys() - self._over
         return [self._by_build[build] for build in running or sorted(self._by_build)[-1:]]
 

@@ -2,8 +2,8 @@
 
 The reports are in `crashes/` below the user's state directory, one file each, mode 0600. Only the
 newest ones are kept. A report has no values of environment variables, because it may be shown to
-others: each of some length that occurs in a text is replaced by the variable's name. What looks
-like a credential is `***`.
+others: each of some length that occurs in a text is replaced by the variable's name. A credential
+is `***`.
 """
 
 import logging
@@ -78,7 +78,7 @@ def report_text(program: str, error: BaseException, env: Mapping[str, str]) -> s
 
 
 def without_values(text: str, env: Mapping[str, str]) -> str:
-    """Return the text without credentials, and with the name of a variable, as `$NAME`, for its value."""
+    """Return the text without credentials, and with `$NAME` for each value of a variable."""
     values = {value: name for name, value in env.items() if len(value) >= SHORTEST_VALUE}
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, f"${values[value]}")

@@ -25,7 +25,7 @@ _Stamp = tuple[int, int, int] | None
 class RuleFile:
     """The user's file of rules in a directory, which keeps a RuleBook up to date.
 
-    That there is no file is a good version of it.
+    The absence of the file is a good version of it.
     """
 
     def __init__(self, directory: Path, book: RuleBook) -> None:
@@ -44,7 +44,7 @@ class RuleFile:
 
     @property
     def remark(self) -> str:
-        """What to tell people of `error`: which rules are in force instead. "" without an error."""
+        """The words for people about `error` and the rules in force; "" without an error."""
         return self.remark_on(self.error) if self.error else ""
 
     def remark_on(self, error: UserError) -> str:

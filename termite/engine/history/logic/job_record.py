@@ -196,8 +196,8 @@ class BuildCounts(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
 class MasterMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The mark of a master, by which others find out that it has ended.
 
-    It has the host's name and its boot id, the number of the namespace of process ids, and the
-    process with the time of its start, in ticks since the boot.
+    It has the host's name and its boot id, and the number of the namespace of process ids. `start`
+    is when the process was started, in ticks since the boot.
     """
 
     host: str

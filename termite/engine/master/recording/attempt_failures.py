@@ -14,7 +14,7 @@ PRINTED_OTHERWISE = "it printed something else than the run before"
 
 
 def detail_text(detail: str) -> str:
-    """Return a detail, which may be of a hostile worker or show words of a command, as records have it."""
+    """Return a detail as records have it. It may be of a hostile worker, or have a secret."""
     return printable(recorded_text(detail), DETAIL_CHARACTERS)
 
 

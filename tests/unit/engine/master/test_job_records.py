@@ -1,4 +1,4 @@
-"""No field of a job's record has a credential of its command, or a value that is left out of jobs."""
+"""No field of a record has a credential of its command, or a value that is left out of jobs."""
 
 from types import SimpleNamespace
 from typing import Any, cast
