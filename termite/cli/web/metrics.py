@@ -55,7 +55,7 @@ def _build_figures(build: BuildRecord) -> Iterator[Metric]:
     counts = build.counts
     for where, count in (
         ("worker", counts.remote),
-        ("here", counts.local),
+        ("local", counts.local),
         ("short", counts.short),
         ("answered", counts.answered),
         ("cache", counts.cached),

@@ -118,7 +118,7 @@ def test_jobs_are_filtered(ctl: Ctl) -> None:
         return {json.loads(line)["id"] for line in ctl("jobs", "--json", *words).stdout.splitlines()}
 
     assert listed() == {job.id for job in jobs}
-    assert listed("--here") == {job.id for job in jobs if job.where is Where.HERE}
+    assert listed("--local") == {job.id for job in jobs if job.where is Where.HERE}
     tried = {job.id for job in jobs if "beta" in (job.worker, *(attempt.worker for attempt in job.attempts))}
     assert listed("--worker", "beta") == tried
     assert listed("--retried") == {job.id for job in jobs if job.attempts}

@@ -21,7 +21,7 @@ def _add_flags(parser: Parser) -> None:
     which.add_argument("--all", action="store_true", help="list the jobs of all recorded builds")
     parser.add_argument("--failed", action="store_true", help="list only jobs that failed")
     parser.add_argument("--retried", action="store_true", help="list only jobs with a failed attempt")
-    parser.add_argument("--here", action="store_true", help="list only jobs that ran on this machine")
+    parser.add_argument("--local", action="store_true", help="list only jobs that ran on this machine")
     parser.add_argument("--worker", default="", metavar="NAME", help="list only jobs that were tried on this worker")
     parser.add_argument("--slowest", type=parse_positive, default=0, metavar="N", help="list the N slowest ones")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each job, a line each")
@@ -81,7 +81,7 @@ def _chosen(jobs: Iterable[JobRecord], flags: Namespace) -> Iterable[JobRecord]:
             continue
         if flags.retried and not job.attempts:
             continue
-        if flags.here and job.where is not Where.HERE:
+        if flags.local and job.where is not Where.HERE:
             continue
         if flags.worker and not _was_on(flags.worker)(job):
             continue
