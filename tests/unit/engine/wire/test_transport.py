@@ -22,6 +22,7 @@ from termite.engine.errors import (
 )
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import PATH_BYTES
+from termite.engine.wire import transport
 from termite.engine.wire.mailboxes import BACKLOG_BYTES
 from termite.engine.wire.protocol.failure_replies import Failed, Failure
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
@@ -41,7 +42,7 @@ from termite.engine.wire.protocol.messages import (
 )
 from termite.engine.wire.protocol.peer import WINDOW_BYTES, Peer
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S
-from termite.engine.wire.transport import MOST_UNREAD_BYTES, Connection, Handler, SendChunk, joined
+from termite.engine.wire.transport import Connection, Handler, SendChunk, joined
 
 Both = tuple[Connection, Connection]
 
@@ -496,17 +497,19 @@ def requests(message: Message, count: int) -> bytes:
 
 
 @pytest.mark.logs("connection-dropped")
-async def test_who_sends_pings_and_reads_no_answers_is_dropped() -> None:
+async def test_who_sends_pings_and_reads_no_answers_is_dropped(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with flooded(refuse, requests(Ping(), 9000)) as server:
         assert not server.lost.is_set(), "an honest side may be slow"
-    count = 2 * MOST_UNREAD_BYTES // 20
-    async with flooded(refuse, requests(Ping(), count)) as server:
+    monkeypatch.setattr(transport, "MOST_UNREAD_BYTES", limit := 100_000)  # two megabytes take a second
+    async with flooded(refuse, requests(Ping(), 2 * limit // 20)) as server:
         assert server.lost.is_set()
-        assert server.statistics()["backlog_bytes"] < MOST_UNREAD_BYTES + 100
+        assert server.statistics()["backlog_bytes"] < limit + 100
 
 
 @pytest.mark.parametrize("message", [GetFile(b"a", 1, 1), GetDirectory(b"a"), GetEntry(b"a")])
-async def test_no_content_is_read_for_who_reads_no_answers(message: Message) -> None:
+async def test_no_content_is_read_for_who_reads_no_answers(autojump_clock: MockClock, message: Message) -> None:
     made = 0
 
     async def handler(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
@@ -514,7 +517,7 @@ async def test_no_content_is_read_for_who_reads_no_answers(message: Message) -> 
         made += 1
         return StdinBytes(b"x" * 64 * 1024)
 
-    async with flooded(handler, requests(message, 2000)) as server:
+    async with flooded(handler, requests(message, 100)) as server:
         assert not server.lost.is_set()
         assert made <= BACKLOG_BYTES // (64 * 1024) + 3
 
