@@ -24,7 +24,7 @@ from termite.engine.history.logic.record_file import (
     id_key,
     index_name,
     name_key,
-    named_files,
+    names_in_command,
     parse_frames,
     parse_record,
     part_numbers,
@@ -118,7 +118,7 @@ class PastBuilds:
 
         The newest ones come first.
         """
-        return self._find(name_key(name), lambda job: job.where is Where.HERE and name in named_files(job.text))
+        return self._find(name_key(name), lambda job: job.where is Where.HERE and name in names_in_command(job.text))
 
     def ran(self, text: str) -> list[JobRecord]:
         """Return the jobs with exactly this recorded text, the newest first."""

@@ -111,7 +111,7 @@ def pack_job(record: JobRecord) -> tuple[bytes, list[int]]:
         names = [path.rpartition(b"/")[2] for path in files]
         keys += map(file_key, dict.fromkeys((*files, *names)))
     if record.where is Where.HERE:
-        keys += map(name_key, named_files(record.text))
+        keys += map(name_key, names_in_command(record.text))
     return pack_frame(JOB, _encoder.encode(record)), keys
 
 
@@ -146,7 +146,7 @@ def name_key(name: str) -> int:
     return crc32(b"n" + name.encode("utf-8", "backslashreplace"))
 
 
-def named_files(text: str) -> set[str]:
+def names_in_command(text: str) -> set[str]:
     """Return the last parts of the words of a command that may name files. Options name none."""
     words = (word.removeprefix("-o") for word in words_of_command(text))
     return {word.rpartition("/")[2] for word in words if word and not word.startswith("-")}

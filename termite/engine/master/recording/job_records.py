@@ -44,11 +44,8 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
     """Return the record of a job as it is now."""
     notes, invocation = job.notes, job.request.invocation
     command, rule = job.command, job.verdict.rule if job.verdict else None
-    text = command.text if command else " ".join(invocation.argv)
     hidden = environment_of(command or invocation).hidden(settings.env_exclude) if settings.env_exclude else ()
-    if not notes.text:
-        argv = command.argv if command else invocation.argv
-        notes.text = recorded_text(text, (*hidden_words(text, argv), *hidden))
+    shown, length = _text(job, hidden)
     files, file_count = files_below(settings.writable_root, notes.changes) if notes.changes else ((), 0)
     is_kept = settings.keeps_output and (rule is None or rule.log)
     output = job.output.tail if notes.where is not Where.HERE else None
@@ -56,9 +53,9 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         **_times_and_end(notes),
         id=job.id,
         build=notes.build.id if notes.build else 0,
-        text=notes.text,
+        text=shown,
         cwd=recorded_line(command.cwd if command else invocation.cwd),
-        text_length=len(text),
+        text_length=length,
         how=invocation.how,
         tool=recorded_line(invocation.tool),
         plugin=job.plugin,
@@ -81,6 +78,21 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         pid=job.launcher.pid,
         **_trace(notes),
     )
+
+
+def _text(job: Job, hidden: Sequence[str]) -> tuple[str, int]:
+    """Return the recorded text of a command, and the length of the whole text.
+
+    The text is made once, when the command is parsed.
+    """
+    command, argv = job.command, job.request.invocation.argv
+    if command is None:
+        text = " ".join(argv)
+        return recorded_text(text, (*hidden_words(text, argv), *hidden)), len(text)
+    text, notes = command.text, job.notes
+    if not notes.text:
+        notes.text = recorded_text(text, (*hidden_words(text, command.argv), *hidden))
+    return notes.text, len(text)
 
 
 def bare_record_of(job: Job) -> JobRecord:

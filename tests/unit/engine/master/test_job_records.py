@@ -49,9 +49,10 @@ def assert_hidden(record: JobRecord) -> None:
 def test_a_command_is_masked_before_and_after_it_is_parsed() -> None:
     unparsed = job(command=None)
     assert_hidden(record_of(unparsed, SETTINGS))
-    parsed = job(notes=unparsed.notes)
+    assert record_of(unparsed, SETTINGS).text == "tool --password *** ***"
+    parsed = job(notes=unparsed.notes, command=Command(ARGV, "tool", True, "/", ENV, f"run {' '.join(ARGV)}"))
     assert_hidden(record_of(parsed, SETTINGS))
-    assert record_of(parsed, SETTINGS).text == "tool --password *** ***"
+    assert record_of(parsed, SETTINGS).text == "run tool --password *** ***"
 
 
 def test_a_word_that_has_a_space_or_a_sign_of_the_shell_is_masked_as_a_whole() -> None:
