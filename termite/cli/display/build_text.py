@@ -1,11 +1,10 @@
 """Show builds as lines, as markdown for a step summary, and as JSON."""
 
-import time
 from collections.abc import Iterator, Sequence
 
 from termite.cli.amounts import counted, duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures
-from termite.cli.display.job_text import end_word, place_word, signal_name, slot_time_s
+from termite.cli.display.job_text import clock_text, end_word, place_word, signal_name, slot_time_s
 from termite.engine.errors import words_of
 from termite.engine.history.logic.build_tally import tallied
 from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts, BuildRecord, JobRecord, Why, as_object
@@ -71,11 +70,6 @@ def progress_text(build: BuildRecord, home: int, now_s: float) -> str:
     if build.expected_jobs >= build.jobs + home:
         done += f" of about {build.expected_jobs} (as last time)"
     return f"{done}, {duration_text(max(now_s - build.started_s, 0.0))}"
-
-
-def clock_text(at_s: float) -> str:
-    """Return a time as date and time of day, in the time zone of this process."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s))
 
 
 def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:

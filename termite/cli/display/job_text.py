@@ -254,6 +254,11 @@ def _clock_times(job: JobRecord) -> str:
     return ", ".join(texts) or "not known"
 
 
+def clock_text(at_s: float) -> str:
+    """Return a time as date and time of day, in the time zone of this process."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s))
+
+
 def _time_of_day(at_s: float) -> str:
     whole_s, ms = divmod(round(1000 * at_s), 1000)
     return f"{time.strftime('%H:%M:%S', time.localtime(whole_s))}.{ms:03d}"

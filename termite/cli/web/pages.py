@@ -9,7 +9,6 @@ from termite.cli.display.build_text import (
     build_end_word,
     build_time_text,
     build_title,
-    clock_text,
     places_text,
     progress_text,
     unrecorded_text,
@@ -17,6 +16,7 @@ from termite.cli.display.build_text import (
 from termite.cli.display.job_text import (
     begin_s,
     cause_text,
+    clock_text,
     end_text,
     end_word,
     job_lines,

@@ -5,7 +5,6 @@ never in it.
 """
 
 import enum
-import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -224,7 +223,7 @@ def _is_masked(words: bytes, argv: Sequence[bytes]) -> bool:
     """
     if not words:
         return False
-    text, found = os.fsdecode(b" ".join(argv)), os.fsdecode(words)
+    text, found = (part.decode("utf-8", "surrogateescape") for part in (b" ".join(argv), words))
     return mask_text(text, ()).count(found) < text.count(found)
 
 
