@@ -89,15 +89,19 @@ class RuleFile:
         return self._refused
 
     def _note_refused(self, error: UserError) -> None:
-        log.warning("rules-rejected reason=%s", error)
+        self._log(error)
         self._refused = error
 
     def _note_unseen(self, error: OSError) -> UserError | None:
         if self._unseen is not None:
             return None
         self._unseen = UserError(f"{FILE_NAME}: cannot be read: {error.strerror}")
-        log.warning("rules-rejected reason=%s", self._unseen)
+        self._log(self._unseen)
         return self._unseen
+
+    def _log(self, error: UserError) -> None:
+        if self._is_known:  # otherwise `require` says it to who starts something
+            log.warning("rules-rejected reason=%s", error)
 
     def _stamp(self) -> _Stamp:
         try:

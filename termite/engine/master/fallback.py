@@ -164,12 +164,16 @@ def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:
     for counters in master.counters_of(job):
         counters.fallbacks[reason] += 1
     master.recorder.fell_back(job, reason, detail)
-    shown = mask_text(detail, ())  # the text of an error may have words of the command
-    log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, shown, reason)
+    log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, _masked(detail), reason)
+
+
+def _masked(detail: str) -> str:
+    """Return a detail without credentials: the text of an error may have words of the command."""
+    return mask_text(detail, ())
 
 
 def _text(job: Job, reason: Reason, detail: str) -> str:
-    text = f"{reason.words}: {detail}" if detail else reason.words
+    text = f"{reason.words}: {_masked(detail)}" if detail else reason.words
     worker = _worker_to_blame(job, reason)
     return f"worker {worker}: {text}" if worker else text
 

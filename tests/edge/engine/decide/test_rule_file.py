@@ -17,7 +17,8 @@ from termite.engine.errors import Reason, UserError
 @pytest.mark.logs("rules-rejected")
 @pytest.mark.parametrize("what", ["FIFO", "a huge file", "directory", "link to a device"])
 def test_a_file_that_cannot_be_rules_is_an_error_at_once(tmp_path: Path, what: str) -> None:
-    path = tmp_path / FILE_NAME
+    path, rules = tmp_path / FILE_NAME, RuleFile(tmp_path, RuleBook(()))
+    rules.refresh()
     match what:
         case "FIFO":
             os.mkfifo(path)
@@ -28,7 +29,6 @@ def test_a_file_that_cannot_be_rules_is_an_error_at_once(tmp_path: Path, what: s
             path.mkdir()
         case _:
             path.symlink_to("/dev/zero")
-    rules = RuleFile(tmp_path, RuleBook(()))
     error = rules.refresh()
     assert error is not None
     assert FILE_NAME in str(error)
@@ -62,7 +62,6 @@ def test_that_there_was_no_file_is_a_good_version(tmp_path: Path) -> None:
     assert rules.remark.endswith("the last good rules stay in force")
 
 
-@pytest.mark.logs("rules-rejected")
 def test_no_build_starts_while_nobody_knows_what_is_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
