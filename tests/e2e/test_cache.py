@@ -4,6 +4,7 @@ The commands of a fixture run twice, two seconds apart, which proves them. Each 
 of its own. The last one has no worker any more.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -302,6 +303,23 @@ def test_a_known_compiler_needs_one_run_unless_the_source_asks_for_the_time(
         assert counts(tree) == (remote + expected[0], cached + expected[1]), misses(tree)
     shown = tree.plain("strings", "out/time.o").stdout
     assert time.strftime("%Y").encode() in shown
+
+
+def test_a_password_that_differs_from_the_last_run_is_in_no_record(whole: Cluster) -> None:
+    tree, passwords = fill(whole.tree, "passwords"), itertools.count(11111111)
+
+    def run_with_another() -> dict[str, Any]:
+        assert tree.termite("sh", "gen.sh", "--password", f"hunter{next(passwords)}").code == 0
+        return records(tree)[-1]
+
+    wait_until(lambda: run_with_another()["miss"] == "argument", "the last run is stored")
+    last = records(tree)[-1]
+    assert last["missed"] == {"kind": "word", "name": "***", "old": "***", "new": "***"}
+    said = tree.ctl("log", str(last["id"])).stdout + tree.ctl("jobs", "--all", "--json").stdout
+    assert b"The command has the word *** in place of ***" in said and b"hunter" not in said
+    state = tree.where.base / "home/.local/state/termite"
+    written = b"".join(file.read_bytes() for file in state.rglob("*") if file.is_file())
+    assert b"sh gen.sh --password ***" in written and b"hunter1" not in written, "records and logs"
 
 
 def test_a_damaged_store_costs_misses_and_no_wrong_bits(
