@@ -331,7 +331,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """The place where a command runs, and the rule or the tie that decides it.
 
     `tie` is the reason that ties the command to the master's machine, or None. If `rule` and `tie`
-    are both None, `local` is False. `program` is the one that jobs may not see, if that is the tie.
+    are both None, `local` is False. `program` is the one that jobs may not see, or the file that
+    would make code run later, if that is the tie.
     """
 
     local: bool

@@ -1,5 +1,6 @@
 """A result that would make code run later as the user is refused; the command runs at home."""
 
+import os
 import stat
 from collections.abc import Iterator
 
@@ -13,6 +14,17 @@ from tests.e2e.places import IS_ROOT, Outcome
 SETUID = "echo it >tool; chmod 4755 tool"
 HOOK = "mkdir -p .bare/hooks; echo it >.bare/hooks/post-commit"  # of a repository with a name of its own
 RULES = "echo '[]' >.termite-localrc"
+REFUSED = (
+    (SETUID, "tool"),
+    (HOOK, ".bare/hooks/post-commit"),
+    ("ln -s evil .cargo", ".cargo"),
+    ("mkdir .local; ln -s ../evil .local/bin", ".local/bin"),
+    ("mkdir sub/new; echo it >sub/new/workspace.xml; mv sub/new sub/.idea", "sub/.idea/workspace.xml"),
+    ("mv evil sub/.cargo", "sub/.cargo/config.toml"),
+    ("ln -s x a-link; ln a-link .mvn", ".mvn"),
+    ("echo it >tools/hooks/pre-push", "tools/hooks/pre-push"),
+    (RULES, ".termite-localrc"),
+)
 
 
 @pytest.fixture(params=["root", "ordinary"] if IS_ROOT else ["ordinary"])
@@ -25,19 +37,24 @@ def run_here(tree: Tree) -> int:
     return int(tree.status()["fallbacks"].get(Reason.LATER_CODE, 0))
 
 
-@pytest.mark.parametrize(
-    ("script", "name"),
-    [(SETUID, b"tool"), (HOOK, b".bare/hooks/post-commit"), (RULES, b".termite-localrc")],
-    ids=["setuid", "hook", "rules"],
-)
-def test_the_command_runs_here_and_the_file_is_named(watched: Tree, script: str, name: bytes) -> None:
-    watched.write(".bare/HEAD", "ref: refs/heads/main\n")
-    done = watched.termite("sh", "-c", script)
+def refused(tree: Tree, script: str, name: str, before: int) -> None:
+    done = tree.termite("sh", "-c", script)
     assert (done.code, done.stdout) == (0, b""), done
-    assert Reason.LATER_CODE.words.encode() in done.stderr and name in done.stderr
+    assert Reason.LATER_CODE.words.encode() in done.stderr and name.encode() in done.stderr, done
     assert b"running the command on this machine" in done.stderr
-    assert run_here(watched) == 1
-    assert (watched.path / name.decode()).exists()  # as after a plain build: the command has run, and once
+    assert run_here(tree) == before + 1
+    assert os.path.lexists(tree.path / name)  # as after a plain build: the command has run, and once
+
+
+def test_the_command_runs_here_and_the_file_is_named(watched: Tree) -> None:
+    watched.write(".bare/HEAD", "ref: refs/heads/main\n")
+    watched.write("evil/config.toml", "")
+    watched.write("tools/hooks/pre-push", "")
+    watched.write("sub/x", "")
+    (watched.path / "sub/.githooks").symlink_to("../tools/hooks")  # of the user
+    assert watched.termite("ls", "sub").code == 0
+    for count, (script, name) in enumerate(REFUSED):
+        refused(watched, script, name, count)
 
 
 def test_nothing_of_the_remote_run_comes_home(watched: Tree) -> None:

@@ -31,6 +31,7 @@ EVENTS = {
     "written-twice": "written by two jobs at once",
     "dropped": "written outside the tree, dropped",
     "socket-left": "socket, stayed on its worker",
+    "later-code": "would make code run later, not taken from a worker",
 }
 BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
 

@@ -85,7 +85,12 @@ def record_refusal(master: Master, job: Job, reason: Reason, places: Sequence[st
     assert command is not None, "it was parsed"
     if reason is Reason.WRITES_OUTSIDE:
         job.place = master.outside.add(command, places)
-    master.refused.record(job.key or key_of(command), Refusal(reason, job.place), time.time())
+    place = job.place
+    if reason is Reason.LATER_CODE:
+        place = printable(places[0]) if places else ""
+        for counters in master.counters_of(job):
+            counters.count_paths(PathEvent.LATER_CODE, map(printable, places))
+    master.refused.record(job.key or key_of(command), Refusal(reason, place), time.time())
     if job.key:
         master.short.forget(job.key)
 

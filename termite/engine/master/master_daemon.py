@@ -11,6 +11,8 @@ from pathlib import Path
 
 import trio
 
+from termite.engine.decide.logic.later_code import leads_to_later_code
+from termite.engine.errors import Retryable
 from termite.engine.launch.launcher_socket import bound_socket
 from termite.engine.launch.listener import LauncherListener
 from termite.engine.launch.socket_place import SocketPlace, Whereabouts
@@ -142,6 +144,10 @@ def _open_tree(config: MasterConfig) -> Iterator[MasterTree]:
         )
     )
     try:
+        with suppress(Retryable):  # the next build looks again
+            tree.notes.code_links.begin(
+                lambda link: leads_to_later_code(link, tree_path(config.socket.parent), tree.may_have)
+            )
         yield tree
     finally:
         tree.close()

@@ -195,10 +195,11 @@ def judge_by_memory(master: Master, job: Job, command: Command, verdict: Verdict
     tie = master.find_tie(command, verdict, job.request.invocation.env, find_refusal)
     if tie is None:
         return verdict
-    if tie.reason is not Reason.NAMES_FIFO:
+    is_later_code = tie.reason is Reason.LATER_CODE
+    if tie.reason is not Reason.NAMES_FIFO and not is_later_code:
         is_outside = tie.reason is Reason.WRITES_OUTSIDE
         job.place = master.outside.add_place(tie.place) if is_outside else tie.place
-    job.verdict = Verdict(local=True, tie=tie.reason)
+    job.verdict = Verdict(local=True, tie=tie.reason, program=tie.place if is_later_code else "")
     return job.verdict
 
 

@@ -176,7 +176,12 @@ class Master:
         return (self.counters,) if build is None else (self.counters, build.counters)
 
     def begin_build(self) -> None:
-        """Forget what concerned the build before: its notices, and its places outside the tree."""
+        """Forget what concerned the build before: its notices, and its places outside the tree.
+
+        Look for hooks that the user has linked meanwhile.
+        """
+        with suppress(Retryable):  # the next build looks again
+            self.tree.notes.code_links.look()
         self.notices.clear()
         self.outside.begin_build()
         self.private.begin_build()
@@ -218,9 +223,10 @@ class Master:
     async def find_later_code(self, changes: Sequence[Change]) -> list[bytes]:
         """Return the paths by which a result would make code run later.
 
-        A long result takes a thread.
+        A long result takes a thread. Raise Retryable if a look at a symlink of the user fails.
         """
-        return await compute(len(changes), lambda: find_later_code(changes, self.writable_root, self.tree.may_have))
+        root, may_have, links = self.writable_root, self.tree.may_have, self.tree.notes.code_links.ways()
+        return await compute(len(changes), lambda: find_later_code(changes, root, may_have, links))
 
     def remember(self, job: Job) -> None:
         """Remember the surroundings of a job, which was parsed, for a shell like it."""

@@ -24,6 +24,7 @@ class PathEvent(enum.StrEnum):
     WRITTEN_TWICE = "written-twice"  # by two jobs at once
     DROPPED = "dropped"  # written outside the tree
     SOCKET_LEFT = "socket-left"  # on its worker
+    LATER_CODE = "later-code"  # a result was refused because of it
 
 
 @dataclass(slots=True)
@@ -89,7 +90,10 @@ class Counters:
         self.local += 1
         if verdict and verdict.tie:
             self.tied[verdict.tie] += 1
-            self.count_unseen(verdict.program)
+            if verdict.tie is Reason.LATER_CODE:
+                self.count_paths(PathEvent.LATER_CODE, [verdict.program] if verdict.program else [])
+            else:
+                self.count_unseen(verdict.program)
 
     def count_unseen(self, program: str) -> None:
         """Count a command that runs locally because of a program that jobs may not see.

@@ -4,6 +4,7 @@
   need.
 * `settings_files` knows files that tools read unasked, and `entry_notes` notes entries that jobs
   would see otherwise.
+* `code_links` remembers symlinks of the user that lead to hooks and start files.
 * `private_entries` answers jobs that look for a name in a partly private directory.
 * `named_places` finds what variables lead to, and `hidden_entries` what a pattern of a shell would
   miss.

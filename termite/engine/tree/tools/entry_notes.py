@@ -13,6 +13,7 @@ from termite.engine.errors import Retryable
 from termite.engine.look_errors import is_answer
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.logic.visibility import Exports
+from termite.engine.tree.tools.code_links import CodeLinks
 from termite.engine.tree.tools.private_entries import is_asked_for, is_within_reach
 from termite.engine.tree.tools.programs import IsShown, way_to
 from termite.engine.tree.tools.slow_mounts import SlowMounts, slow_mounts
@@ -34,7 +35,7 @@ class EntryNotes:
     were sealed because a symlink leads to them. `is_shown` returns whether jobs see a path.
     `partial` has the directories with entries that jobs do not see. `unlisted` has those of which
     only what leads further was looked at. `turns` counts how often a directory became one of these
-    after mirrors had been told that it was not.
+    after mirrors had been told that it was not. `code_links` are symlinks that lead to later code.
     """
 
     def __init__(self, exports: Exports, is_shown: IsShown) -> None:
@@ -53,6 +54,7 @@ class EntryNotes:
         self.turns = 0
         self.is_mixed = False
         self.seals = 0
+        self.code_links = CodeLinks(exports.writable_root)
         try:
             with look_calls.scandir(b"/" + exports.writable_root) as found:
                 self.is_mixed = any(self._is_foreign(entry.stat(follow_symlinks=False)) for entry in found)
@@ -65,6 +67,8 @@ class EntryNotes:
         if not (is_foreign or is_link) or not self._exports.is_live(directory):
             return
         self.is_mixed |= is_foreign
+        if is_link:
+            self.code_links.note(join(directory, name))
         target = look_calls.readlink(name, dir_fd=fd) if is_link else b""
         if target.startswith(b"/") or b".." in target.split(b"/"):
             nominal = os.path.normpath(os.path.join(b"/", directory, target))

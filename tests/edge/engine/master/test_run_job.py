@@ -71,10 +71,12 @@ from termite.engine.model import (
     TraceMode,
     Usage,
 )
+from termite.engine.status.report import PathEvent
 from termite.engine.tree.logic.attrs import AttrTree, Seen
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.publication import Published, Ticket
+from termite.engine.tree.tools.code_links import CodeLinks
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from termite.engine.wire.protocol import launcher_frames
 from termite.engine.wire.protocol.fields import pack_fields, pack_numbers
@@ -124,7 +126,7 @@ class FakeTree:
         self.is_finishing = False
         self.discarded = Lines()
         self.misses_changes = False
-        self.notes = SimpleNamespace(is_mixed=False, seals=0, turns=0)
+        self.notes = SimpleNamespace(is_mixed=False, seals=0, turns=0, code_links=CodeLinks(b"nowhere"))
         self.temporary = (b"tmp",)
         self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
         self.results: dict[bytes, int] = {}
@@ -1927,7 +1929,8 @@ async def test_a_result_that_would_run_code_later_is_remembered_unless_a_rule_tr
     assert await world.say("git", "init") == [(b"X", b"recurse=0\0")]
     counters = world.master.counters
     assert (counters.fallbacks, counters.tied) == ({Reason.LATER_CODE: 1}, {Reason.LATER_CODE: 1})
-    assert counters.outside == {}
+    assert (counters.outside, counters.unseen) == ({}, {})
+    assert counters.named == {(PathEvent.LATER_CODE, ".git/hooks/x"): 2}, "the summary names it also without a new try"
     (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^git init", "Trusted": true}]')
     assert (await world.say("git", "init"))[-1] == (b"E", b"code=0\0")
 
