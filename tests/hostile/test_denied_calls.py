@@ -23,7 +23,8 @@ needs_root = pytest.mark.needs_root("the kernel itself refuses these calls to ot
 
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 ENTRIES = {"x86_64": "unistd_64.h", "i386": "unistd_32.h"}
-ALG, VSOCK, PACKET, INET, UNIX, NETLINK = 38, 40, 17, 2, 1, 16
+ALG, VSOCK, PACKET, INET, INET6, UNIX, NETLINK = 38, 40, 17, 2, 10, 1, 16
+INTERNET = ((INET, 1, 6), (INET6, 1, 6), (INET, 2, 17), (INET6, 0o2004002, 17))  # the last one with both flags
 FANOTIFY_IDS, BAD_FLAGS = 0x200, 0xFFFF
 TIOCSETD, TIOCGWINSZ = 0x5423, 0x5413
 
@@ -47,7 +48,9 @@ DENIED = (
     Call("socket", errno.EAFNOSUPPORT, f"{VSOCK}:1:0", "vsock"),
     Call("socket", errno.EAFNOSUPPORT, f"{ALG}:5:0", "alg"),
     Call("socket", errno.EAFNOSUPPORT, f"{PACKET}:3:0", "packet"),
-    Call("socket", errno.EAFNOSUPPORT, f"{INET}:10:0", "packet by its old name"),
+    Call("socket", errno.ESOCKTNOSUPPORT, f"{INET}:10:0", "packet by its old name"),
+    Call("socket", errno.EPROTONOSUPPORT, f"{INET}:1:132", "SCTP"),
+    Call("socket", errno.EPROTONOSUPPORT, f"{INET6}:1:262", "MPTCP"),
     Call("socket", errno.EPROTONOSUPPORT, f"{NETLINK}:3:12", "netfilter"),
     Call("socket", errno.EPROTONOSUPPORT, f"{NETLINK}:3:16", "generic netlink"),
     Call("socketpair", errno.EAFNOSUPPORT, f"{VSOCK}:1:0:@", "vsock"),
@@ -80,7 +83,8 @@ DENIED = (
 )
 ALLOWED = (
     Call("socketpair", 0, f"{UNIX}:1:0:@"),
-    *(Call("socket", 0, f"{family}:2:0", f"family {family}") for family in (UNIX, INET, 10)),
+    *(Call("socket", 0, f"{family}:2:0", f"family {family}") for family in (UNIX, INET, INET6)),
+    *(Call("socket", 0, f"{family}:{kind}:{protocol}", "internet") for family, kind, protocol in INTERNET),
     *(Call("socket", 0, f"{NETLINK}:3:{protocol}", f"netlink {protocol}") for protocol in (0, 4, 15)),
     Call("socketcall", errno.EOPNOTSUPP, "4:@0,0", "listen", ("i386",)),
     Call("setsockopt", errno.ENOTSOCK, "0:0:1:@:4", "type of service"),

@@ -84,7 +84,6 @@ ARM_WATCHED = {
 }
 SOCKETCALL = {"socketcall": errno.ENOSYS}
 USUAL = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
-SOCK_PACKET = 10  # of AF_INET: an obsolete name of AF_PACKET
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +160,27 @@ def test_sockets_of_the_usual_families_are_allowed_alone(
                 for family in (*range(64), 0xFFFFFFFF)
                 if not judge(filters[machine], arch, number, (family, kind | flags)).error
             }
-            assert allowed == {*USUAL} - ({socket.AF_INET} if kind == SOCK_PACKET else set())
+            assert allowed == {*USUAL} - ({socket.AF_INET, socket.AF_INET6} if kind > socket.SOCK_RAW else set())
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+@pytest.mark.parametrize("name", ["socket", "socketpair"])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_internet_sockets_of_the_usual_protocols_are_allowed_alone(
+    filters: dict[str, list[Step]], machine: str, arch: int, name: str, family: int
+) -> None:
+    number = numbers_of(arch)[name]
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.SOCK_RAW):
+        answers = {
+            protocol: judge(filters[machine], arch, number, (family, kind, protocol)).error
+            for protocol in (*range(300), 0xFFFFFFFF)
+        }
+        # IP, ICMP, TCP, UDP, ICMP of IPv6, UDP-Lite, and RAW.
+        assert {protocol for protocol, error in answers.items() if not error} == {0, 1, 6, 17, 58, 136, 255}
+        assert set(answers.values()) == {0, errno.EPROTONOSUPPORT}
+    errors = {kind: judge(filters[machine], arch, number, (family, kind)).error for kind in range(16)}
+    assert {kind for kind, error in errors.items() if error} == {*range(4, 16)}, "DCCP, SEQPACKET, PACKET"
+    assert set(errors.values()) == {0, errno.ESOCKTNOSUPPORT}
 
 
 @pytest.mark.parametrize(("machine", "arch"), ARCHES)

@@ -7,8 +7,8 @@
  * - keys of the worker's session, and io_uring, whose operations pass every filter
  * - userfaultfd, BPF, performance counters, and handles of files
  * - kernel modules, and the kernel's log
- * - sockets of unusual families; a VSOCK socket, for example, reaches the hypervisor from every
- *   network namespace
+ * - sockets of unusual families and protocols. A VSOCK socket, for example, reaches the hypervisor
+ *   from every network namespace, and for an SCTP socket the kernel loads a module
  * - firewalls: a job is privileged in network namespaces of its own
  * - line disciplines of terminals, which are drivers of modems
  *
@@ -17,8 +17,8 @@
  * - ENOSYS if a kernel can be built without the call, and programs fall back without it: io_uring,
  *   userfaultfd, keys. crun and runc continue if keyctl fails with ENOSYS, and give up at EPERM.
  * - EPERM otherwise: a user without privilege gets this error from the kernel itself.
- * - EAFNOSUPPORT for a family of sockets, ENOPROTOOPT for a firewall, EINVAL for a line discipline:
- *   a kernel without them answers so.
+ * - EAFNOSUPPORT, ESOCKTNOSUPPORT or EPROTONOSUPPORT for a family, type or protocol of sockets,
+ *   ENOPROTOOPT for a firewall, EINVAL for a line discipline: a kernel without them answers so.
  *
  * Other rules:
  *
@@ -45,12 +45,10 @@
 #include "../sandbox.h"
 #include "call_table.h"
 #include "filter_steps.h"
+#include "socket_rules.h"
 
 #include <endian.h>
-#include <linux/net.h>
-#include <linux/netlink.h>
 #include <linux/seccomp.h>
-#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -72,65 +70,8 @@ static const struct machine *this_machine(void)
 
 /* -- the program --------------------------------------------------------------------------------------------------- */
 
-enum { X32_BIT = 0x40000000, TYPE_MASK = 0xf };
+enum { X32_BIT = 0x40000000 };
 enum { MODE_BYTES = 28 /* of an access control list with three entries */, SHORT_MASK = 0xffff };
-enum { FIRST_TABLE = 64 /* IPT_SO_SET_REPLACE, IP6T_SO_SET_REPLACE */ };
-
-/* Judge a netlink socket by its protocol; the family is loaded. In network namespaces of its own a
- * job is privileged. By other protocols it would reach firewalls, tunnels and drivers. */
-static void allow_usual_netlink(struct filter *filter)
-{
-    size_t is_netlink = skip_unless(filter, BPF_JEQ, AF_NETLINK);
-    load_argument(filter, 2, 0);
-    allow_if(filter, NETLINK_ROUTE);
-    allow_if(filter, NETLINK_SOCK_DIAG);
-    allow_if(filter, NETLINK_KOBJECT_UEVENT);
-    end_with_error(filter, EPROTONOSUPPORT);
-    skip_to_here(filter, is_netlink);
-}
-
-/* Allow sockets of the families that builds use. */
-static void allow_usual_families(struct filter *filter)
-{
-    load_argument(filter, 0, 0);
-    allow_if(filter, AF_UNIX);
-    allow_if(filter, AF_INET6);
-    allow_usual_netlink(filter);
-    size_t is_inet = skip_unless(filter, BPF_JEQ, AF_INET);
-    load_argument(filter, 1, 0); /* AF_INET with this obsolete type is AF_PACKET */
-    add(filter, (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TYPE_MASK));
-    add(filter, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOCK_PACKET, 1, 0));
-    allow(filter);
-    skip_to_here(filter, is_inet);
-}
-
-/* Allow all of socketcall but the making of sockets, and options. */
-static void allow_other_socketcalls(struct filter *filter, int error)
-{
-    load_argument(filter, 0, 0);
-    end_if(filter, BPF_JEQ, SYS_SOCKET, error);
-    end_if(filter, BPF_JEQ, SYS_SOCKETPAIR, error);
-    end_if(filter, BPF_JEQ, SYS_SETSOCKOPT, error);
-    allow(filter);
-}
-
-/* Allow all options of sockets but those by which iptables, arptables, ebtables and ipvsadm change
- * their tables. They are the options of IPv4 from FIRST_TABLE on, and two of IPv6. */
-static void allow_other_options(struct filter *filter, int error)
-{
-    load_argument(filter, 1, 0);
-    size_t is_version_4 = skip_unless(filter, BPF_JEQ, IPPROTO_IP);
-    load_argument(filter, 2, 0);
-    end_if(filter, BPF_JGE, FIRST_TABLE, error);
-    allow(filter);
-    skip_to_here(filter, is_version_4);
-    size_t is_version_6 = skip_unless(filter, BPF_JEQ, IPPROTO_IPV6);
-    load_argument(filter, 2, 0);
-    end_if(filter, BPF_JEQ, FIRST_TABLE, error);
-    end_if(filter, BPF_JEQ, FIRST_TABLE + 1, error);
-    skip_to_here(filter, is_version_6);
-    allow(filter);
-}
 
 /* Allow all requests to devices but that for another line discipline. */
 static void allow_other_requests(struct filter *filter, int error)
