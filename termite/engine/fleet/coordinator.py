@@ -19,7 +19,7 @@ from termite.engine.fleet.logic.worker_registry import Registry
 from termite.engine.fleet.trouble import detail_of
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
-from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.authority import Role, member_key, mint
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
     DrainWorker,
@@ -83,7 +83,7 @@ class _Coordinator:
         self._config = config
         self._registry = Registry(time.time_ns() // 1_000_000, config.interval_s * MISSED_HEARTBEATS)
         self._changed = trio.Event()
-        self._strangers = Strangers(MAX_UNAUTHENTICATED)
+        self._strangers = Strangers(MAX_UNAUTHENTICATED, member_key(config.secret))
         self._descriptors = Descriptors()
         self._refused: dict[str, Reason] = {}  # the last logged reason by host
         self._desk = FarmDesk(self._registry, config.interval_s, config.pages_key)

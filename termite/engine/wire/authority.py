@@ -56,7 +56,15 @@ def mint(secret: bytes, name: str, role: Role, now: datetime.datetime | None = N
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), critical=False)
         .sign(authority_key, None)
     )
-    return Identity(_pem(certificate), _key_pem(key), _pem(_authority(authority_key)))
+    proves = role is Role.CLIENT  # a mirror must have nothing that jobs could use elsewhere
+    return Identity(
+        _pem(certificate), _key_pem(key), _pem(_authority(authority_key)), member_key(secret) if proves else b""
+    )
+
+
+def member_key(secret: bytes) -> bytes:
+    """Return the key for proofs of membership (membership.py)."""
+    return HKDF(hashes.SHA256(), 32, salt=b"termite", info=b"proof of membership 1").derive(secret)
 
 
 def _authority_key(secret: bytes) -> Ed25519PrivateKey:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from termite.engine.errors import UserError
 from termite.engine.wire import wire_calls
+from termite.engine.wire.protocol.membership import NONCE_BYTES, make_proof
 
 SERVER_NAME = "termite"  # in every certificate: membership counts, not the machine's name
 COORDINATOR_NAME = "coordinator.termite"  # in a coordinator's certificate only
@@ -53,12 +54,13 @@ def read_secret(path: Path) -> bytes:
 class Identity:
     """A certificate with its key, and the authority that must have signed those of peers.
 
-    All three are PEM texts.
+    All three are PEM texts. A client also has a key for proofs of membership; b"" means none.
     """
 
     certificate: str
     key: str
     authority: str
+    member_key: bytes = b""
 
     def server_context(self) -> ssl.SSLContext:
         """Return the TLS settings of the side that accepts a connection."""
@@ -67,8 +69,14 @@ class Identity:
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """Return the TLS settings of the side that connects, to the server name SERVER_NAME."""
-        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+        """Return the TLS settings of the side that connects, to the server name SERVER_NAME.
+
+        They are for one connection, because they hold a proof that counts once.
+        """
+        context = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        if self.member_key:
+            context.set_alpn_protocols([make_proof(self.member_key, os.urandom(NONCE_BYTES))])
+        return context
 
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)

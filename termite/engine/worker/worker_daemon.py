@@ -1,8 +1,9 @@
 """The worker daemon, which offers this machine's slots and starts a mirror process for each master.
 
 The daemon reads no byte from the network. Each connection goes unread to a new mirror process. The
-mirror asks for slots as soon as it knows that the peer has the cluster's secret. Any stranger
-therefore costs a process, which is why only a few peers may be unauthenticated at a time.
+mirror asks for slots as soon as it knows that the peer has the cluster's secret. A stranger
+therefore costs a process. Only a few peers may be unauthenticated at a time, and members go first:
+their hello has a proof that only who has the secret can make.
 """
 
 import logging
@@ -23,7 +24,7 @@ from termite.engine.host.machine import read_facts
 from termite.engine.host.meminfo import read_memory
 from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
-from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.authority import Role, member_key, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
 from termite.engine.wire.protocol.fleet_messages import LeaseReport, Register
 from termite.engine.wire.protocol.foreign_text import printable
@@ -41,6 +42,7 @@ from termite.engine.worker.slot_shares import share_among_masters
 
 WORKER_PORT = 1235
 MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait
+STRANGER_REST_S = 3.0  # between two mirrors for peers that do not prove membership: each takes 0.3 s of CPU
 COMPLAINT_S = 600.0  # between two logged errors of mirrors with one reason; a mirror is not trusted
 MAX_LEASES_OF_MASTER = 8  # each costs a mirror process of 40 MB; an honest master has one, and two while it renews it
 MIRROR_DESCRIPTORS = 8  # of the worker for one mirror: sockets, pipes, a pidfd and locks
@@ -132,7 +134,7 @@ class _WorkerServer:
         self._address = _address_for_masters(config, port)
         self._machine = read_facts()
         self._mirrors = _mirror_settings(config, self.name, self._machine)
-        self._strangers = Strangers(MAX_UNAUTHENTICATED)
+        self._strangers = Strangers(MAX_UNAUTHENTICATED, member_key(config.secret), STRANGER_REST_S)
         self._leases: dict[int, _GrantedLease] = {}
         self._scratch_bytes = 0  # for all leases together
         self._complained_s: dict[Reason, float] = {}
