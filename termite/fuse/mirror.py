@@ -120,6 +120,7 @@ class MirrorServer:
         self._warm_root = warm_root
         self._slots = 0
         self._granted = trio.Event()
+        self._refused_leases = 0  # of the master, which gets no other one
         self._jobs = JobTable()
         self._opening: Connection | None = None
         self._lease: ServedLease | None = None
@@ -154,6 +155,9 @@ class MirrorServer:
             if order.scratch_bytes is not None and self._lease is not None:
                 self._lease.parts.sandboxes.scratch.set_size(order.scratch_bytes)
             self._log_questions.take(order)
+            if order.refused is not None:
+                self._refused_leases = order.refused
+                self._granted.set()
             slots = order.slots if order.granted is None else order.granted
             if slots is not None:
                 await self._set_slots(slots)
@@ -223,6 +227,12 @@ class MirrorServer:
         self._is_mounted.set()
         self._control.ask_nowait(MirrorNotice(lease=slots, master=request.master, user=request.user))
         await self._granted.wait()
+        if self._refused_leases:
+            raise UserError(
+                f"worker {self._config.worker} gives one master at most {self._refused_leases} leases, which it has",
+                hint="end other masters of this name, or wait until their leases have ended",
+                reason=Reason.NO_RESOURCES,
+            )
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
         room = _room(self._config)
         return Leased(self._config.worker, self._slots, time.time_ns(), self._config.machine, __version__, room)

@@ -236,7 +236,7 @@ class MirrorProcess:
                     self.lines.append(json.loads(line))
                     self.said.unpark_all()
                     if "lease" in self.lines[-1]:
-                        await self.send(WorkerOrder(granted=slots))
+                        await self.send(WorkerOrder(granted=slots) if slots else WorkerOrder(refused=8))
 
     async def wait(self) -> int:
         """Wait until it has ended, and return its exit code."""
@@ -284,7 +284,10 @@ async def mirror(
     tmpfs: bool = True,
     store: StoreLimits | None = None,
 ) -> AsyncIterator[MirrorProcess]:
-    """Run a mirror with a lease for `master`; it ends by itself when the block does."""
+    """Run a mirror with a lease for `master`; it ends by itself when the block does.
+
+    `slots` 0: the worker refuses the lease.
+    """
     cache, scratch = place / "cache", place / "scratch"
     for directory in (cache, scratch):
         directory.mkdir(exist_ok=True)

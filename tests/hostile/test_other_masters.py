@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from termite.engine.errors import FsError, Reason, Retryable
+from termite.engine.errors import FsError, Reason, Retryable, UserError, first_error
 from termite.engine.model import Digest
 from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.messages import Directory, File, GetBlob, GetFile
@@ -138,3 +138,11 @@ async def test_public_files_are_sent_once_for_all_masters(starter: Starter) -> N
         async with mirror(first, base / "place", starter):
             await first.run("cksum", str(PUBLIC))
         assert await stolen(starter, base, b"2" * 32, content) == (True, 0)
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_a_master_with_too_many_leases_learns_why_it_gets_no_other(starter: Starter) -> None:
+    with attacked_place(starter) as base, pytest.raises(UserError, match="at most 8 leases"), first_error():
+        async with mirror(HostileMaster(base / "project"), base / "place", starter, slots=0):
+            pytest.fail("a lease was granted")
+    print("HELD")

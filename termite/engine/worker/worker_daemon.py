@@ -45,6 +45,7 @@ MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease;
 STRANGER_REST_S = 3.0  # between two mirrors for peers that do not prove membership: each takes 0.3 s of CPU
 COMPLAINT_S = 600.0  # between two logged errors of mirrors with one reason; a mirror is not trusted
 MAX_LEASES_OF_MASTER = 8  # each costs a mirror process of 40 MB; an honest master has one, and two while it renews it
+REFUSAL_S = 2.0  # for a mirror to tell its master that it gets no lease
 MIRROR_DESCRIPTORS = 8  # of the worker for one mirror: sockets, pipes, a pidfd and locks
 LEASE_REQUEST_S = 15.0  # deadline for a mirror to start, shake hands with its master, and ask for a lease
 
@@ -239,6 +240,10 @@ class _WorkerServer:
         """
         if sum(lease.master == asked.master for lease in self._leases.values()) >= MAX_LEASES_OF_MASTER:
             log.warning("lease-refused pid=%d master=%s leases=%d", mirror.pid, asked.master, MAX_LEASES_OF_MASTER)
+            mirror.send_nowait(WorkerOrder(refused=MAX_LEASES_OF_MASTER))
+            with trio.move_on_after(REFUSAL_S):  # the mirror tells its master
+                while await mirror.receive() is not None:
+                    pass
             return
         if not self._leases:  # now nothing of it is in use, so that what is available is known
             self._scratch_bytes = self._config.scratch_bytes or int(read_memory("MemAvailable") * SCRATCH_SHARE)

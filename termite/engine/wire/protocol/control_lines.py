@@ -81,7 +81,8 @@ class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     `granted` is the number of slots of a new lease, and `slots` is another number for it later.
     `scratch_bytes` is the size of its scratch space, if that is in memory. `log` has the records
     that the mirror has asked for by the question `log_question`, and `log_number` the number of the
-    last record of the log. None means that the line is not about that.
+    last record of the log. `refused` is the number of leases that the master has already, if it
+    gets no other one. None means that the line is not about that.
     """
 
     granted: Slots | None = None
@@ -90,6 +91,7 @@ class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     log_number: Count | None = None
     log: tuple[str, ...] = ()
     log_question: Count = 0
+    refused: Count | None = None
 
 
 class LineSplitter:

@@ -182,6 +182,7 @@ async def test_a_worker_that_cannot_start_one_mirror_serves_the_next_master(
 
     failing = Failing(run_mirror, error, times=1)
     monkeypatch.setattr(workers, "run_mirror", failing)
+    monkeypatch.setattr(workers, "STRANGER_REST_S", 0.0)
     config = WorkerConfig(SECRET, 1, "", tmp_path / "cache", tmp_path, tmp_path, True, None, "w", HOST, 0)
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_worker, config)

@@ -42,7 +42,8 @@ def main() -> None:
     master.setblocking(True)
     control.setblocking(True)
     with contextlib.suppress(ConnectionResetError):
-        master.recv(5, socket.MSG_WAITALL)  # the beginning of a handshake, for the worker
+        head = master.recv(5, socket.MSG_WAITALL)  # the beginning of a handshake, for the worker
+        master.recv(int.from_bytes(head[3:], "big"), socket.MSG_WAITALL)
     deaf = False
     incoming = select.poll()
     incoming.register(master, select.POLLIN)

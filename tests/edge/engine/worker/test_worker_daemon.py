@@ -21,8 +21,9 @@ from termite.cli.readers.farm_questions import Coordinator
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.authority import Role, member_key, mint
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, WholeFarm, Workers
+from termite.engine.wire.protocol.membership import NONCE_BYTES, make_proof
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.transport import Connection, SendChunk, dial
@@ -36,7 +37,9 @@ FAKE_MIRROR = Path(__file__).parent / "fake_mirror.py"
 # A stand-in for `termite-sandbox enter`: the parent stays, and ends as its child did.
 SANDBOX = '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@" <&0 & wait $!\n'
 
-HELLO = b"\x16\x03\x01\x00\x00"  # an empty record of a TLS handshake: the worker looks at no more
+PROOF_BYTES = len(make_proof(b"", bytes(NONCE_BYTES)))
+# A record of a TLS handshake, up to the proof that the master is a member: the worker looks at no more.
+HELLO_HEAD = b"\x16\x03\x01" + PROOF_BYTES.to_bytes(2, "big")
 
 Start = Callable[..., WorkerConfig]
 
@@ -112,7 +115,7 @@ class Master:
 async def master(port: int, lease: int | None = None, name: str = "m") -> AsyncIterator[Master]:
     with trio.fail_after(20):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(HELLO)
+            await stream.send_all(HELLO_HEAD + make_proof(member_key(SECRET), os.urandom(NONCE_BYTES)).encode())
             one = Master(stream)
             if lease is not None:
                 await one.say(lease=lease, master=name)
@@ -153,13 +156,15 @@ async def test_masters_share_the_scratch_space_and_then_the_leases_of_each(start
 
 
 async def test_a_greedy_master_gets_no_more_slots_by_more_leases_and_only_so_many(
-    start: Start, caplog: pytest.LogCaptureFixture
+    start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(workers, "REFUSAL_S", 0.2)
     async with worker(start(slots=8)) as port, AsyncExitStack() as stack:
         for _ in range(workers.MAX_LEASES_OF_MASTER):
             greedy = await stack.enter_async_context(master(port, lease=100, name="greedy"))
             await greedy.hear()
         async with master(port, lease=100, name="greedy") as refused:
+            assert await refused.hear() == {"refused": workers.MAX_LEASES_OF_MASTER}
             await refused.wait_for_end()
         async with master(port, lease=100, name="honest") as honest:
             assert await honest.hear() == {"granted": 4}
