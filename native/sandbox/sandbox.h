@@ -95,6 +95,20 @@ int print_scope(void);
 void make_private_network(const char *pasta, const char *scratch);
 /* Return false if `make_private_network` was called, and pasta has ended since. */
 bool is_network_alive(void);
+/* If `make_private_network` was called, refuse what has become an address of the machine since. */
+void refuse_new_addresses(void);
+
+/* -- local_routes.c (protection/) ---------------------------------------------------------------------------------- */
+
+/* The first `bits` bits of an address. The address fills the beginning of `address`. */
+struct local_route {
+    unsigned char family, bits, address[16];
+};
+
+/* Open the table of local routes of the current network namespace. */
+void open_local_routes(void);
+/* Call `take` for each local route that has come since the last call. Fail if the kernel refuses. */
+void take_new_local_routes(bool has_ipv6, void (*take)(const struct local_route *route));
 
 /* -- quotas.c (protection/) ---------------------------------------------------------------------------------------- */
 

@@ -210,6 +210,7 @@ int serve(int socket, const char *scratch, const struct sandbox_options *options
         for (; count > 0; count--) {
             if (!is_network_alive())
                 fail("pasta(1), which gives the jobs a network, has ended");
+            refuse_new_addresses();
             if (!make_sandbox(&making))
                 return 0;
             *making.denial.unfiltered = *making.denial.unwatched = '\0'; /* only the first announcement has them */

@@ -33,7 +33,8 @@ PORT = 4711
 # The namespace of a machine that says "ready" and lives as long as its standard input. An ordinary
 # user may open its /dev/net/tun, as on Debian.
 MACHINE = """mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200; ip link set lo up
-ip address add 169.254.7.7/16 dev lo; ip address add 10.77.0.1/32 dev lo; echo ready; read -r _"""
+ip address add 169.254.7.7/16 dev lo; ip address add 10.77.0.1/32 dev lo
+ip route add local 10.78.0.0/16 dev lo; ip -6 route add local 2001:db8:78::/64 dev lo; echo ready; read -r _"""
 # Answer "here" to everybody who connects, and write what comes as a datagram to stdout.
 SERVICE = """import socket, struct, sys
 tcp = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -170,11 +171,22 @@ ALLOWED = ["192.0.2.1", "10.9.0.1", "2001:db8::1"]
 @pytest.mark.parametrize("kind", KINDS)
 async def test_it_reaches_other_machines_but_not_this_one_and_nothing_link_local(kind: str) -> None:
     with two_machines() as link, service(link.worker), service(link.other, "veth") as other:
-        near = ["127.0.0.1", "::1", "10.77.0.1", "169.254.7.7", "10.9.0.2", "fd99::2", "169.254.169.254", "0.0.0.0"]
+        near = [
+            "127.0.0.1",
+            "::1",
+            "10.77.0.1",
+            "10.78.5.5",
+            "2001:db8:78::5",
+            "169.254.7.7",
+            "10.9.0.2",
+            "fd99::2",
+            "169.254.169.254",
+            "0.0.0.0",
+        ]
         near += ["::ffff:169.254.169.254", "224.0.0.251", f"{link.link_local}%NIC", "ff02::fb%NIC"]
         starter = insider(link, kind)
         assert await reached(replace(starter, network=JobNetwork(is_given=True)), near, "veth") >= {
-            *("127.0.0.1", "10.77.0.1", "169.254.7.7", "169.254.169.254", "224.0.0.251"),
+            *("127.0.0.1", "10.77.0.1", "10.78.5.5", "2001:db8:78::5", "169.254.7.7", "169.254.169.254", "224.0.0.251"),
             *(f"{link.link_local}%veth", "ff02::fb%veth"),
         }, "the attack works where it is allowed"
         assert other.stdout is not None
@@ -195,6 +207,28 @@ async def reached(starter: Insider, addresses: list[str], link: str) -> set[str]
     lines = said(output).splitlines()
     assert len(lines) == len(addresses), lines
     return {line.split()[1] for line in lines if line.startswith("reached ")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_address_that_the_machine_gets_later_is_refused_to_later_jobs(kind: str) -> None:
+    with two_machines() as link, service(link.worker), service(link.other, "veth"):
+        starter, addresses = insider(link, kind), ["192.0.2.1", "10.9.0.77", "10.79.5.5"]
+        with place_of(starter) as place:
+            master = FakeMaster(place / "project")
+
+            async def reach() -> list[str]:
+                output: list[bytes] = []
+                await master.run("/usr/bin/python3", "-c", REACH, str(PORT), *addresses, output=output, network=True)
+                return [line.split()[0] for line in said(output).splitlines()]
+
+            async with mirror(master, place, starter):
+                await master.run("/bin/true", network=True)
+                on(link.worker, "ip", "address", "add", "10.9.0.77/32", "dev", "lo")
+                on(link.worker, "ip", "route", "add", "local", "10.79.0.0/16", "dev", "lo")
+                await master.run("/bin/true", network=True)  # a sandbox may have been made before
+                assert await reach() == ["reached", "refused", "refused"]
+                on(link.worker, "ip", "address", "del", "10.9.0.77/32", "dev", "lo")
+    print("HELD")
 
 
 async def test_a_job_cannot_change_the_rules_of_its_network() -> None:

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <limits.h>
 #include <linux/fib_rules.h>
 #include <linux/netlink.h>
@@ -104,9 +103,30 @@ static void move_local(int netlink, int family)
     apply(netlink, &old);
 }
 
-/* Refuse link-local addresses and groups of the local link, and the `own` addresses of the machine.
- * The namespace's own addresses stay reachable, which pasta makes equal to one of the machine's. */
-static void prohibit_near(const struct ifaddrs *own, bool has_ipv6)
+static bool has_ipv6(void)
+{
+    return access("/proc/self/net/if_inet6", F_OK) == 0;
+}
+
+/* Refuse a local route of the machine. */
+static void prohibit_route(const struct local_route *route)
+{
+    int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (netlink < 0)
+        fail_errno("cannot make a netlink socket", "");
+    prohibit(netlink, route->family, route->address, route->bits, AFTER_LOCAL);
+    close(netlink);
+}
+
+void refuse_new_addresses(void)
+{
+    if (pasta_pidfd >= 0)
+        take_new_local_routes(has_ipv6(), prohibit_route);
+}
+
+/* Refuse link-local addresses and groups of the local link. The namespace's own addresses stay
+ * reachable, which pasta makes equal to one of the machine's. */
+static void prohibit_near(bool is_ipv6_there)
 {
     static const struct {
         const char *address;
@@ -120,17 +140,11 @@ static void prohibit_near(const struct ifaddrs *own, bool has_ipv6)
     if (netlink < 0)
         fail_errno("cannot make a netlink socket", "");
     move_local(netlink, AF_INET);
-    if (has_ipv6)
+    if (is_ipv6_there)
         move_local(netlink, AF_INET6);
     for (size_t i = 0; i < sizeof near / sizeof *near; i++)
-        if (has_ipv6 || !strchr(near[i].address, ':'))
+        if (is_ipv6_there || !strchr(near[i].address, ':'))
             prohibit_text(netlink, near[i].address, near[i].bits, near[i].priority);
-    for (; own; own = own->ifa_next) {
-        if (own->ifa_addr && own->ifa_addr->sa_family == AF_INET)
-            prohibit(netlink, AF_INET, &((struct sockaddr_in *)own->ifa_addr)->sin_addr, 32, AFTER_LOCAL);
-        else if (own->ifa_addr && own->ifa_addr->sa_family == AF_INET6 && has_ipv6)
-            prohibit(netlink, AF_INET6, &((struct sockaddr_in6 *)own->ifa_addr)->sin6_addr, 128, AFTER_LOCAL);
-    }
     close(netlink);
 }
 
@@ -177,13 +191,13 @@ void make_private_network(const char *pasta, const char *scratch)
 {
     char place[PATH_MAX];
     int start[2];
-    struct ifaddrs *own = NULL;
     if (snprintf(place, sizeof place, "%s/parts/network", scratch) >= PATH_MAX)
         fail("the scratch directory's path is too long");
     int file = open(place, O_CREAT | O_RDONLY | O_CLOEXEC, 0600);
-    if (file < 0 || pipe2(start, O_CLOEXEC) != 0 || getifaddrs(&own) != 0)
+    if (file < 0 || pipe2(start, O_CLOEXEC) != 0)
         fail_errno("cannot prepare a network", "");
     close(file);
+    open_local_routes();
     pid_t pid = fork();
     if (pid == 0) {
         close(start[1]);
@@ -193,8 +207,8 @@ void make_private_network(const char *pasta, const char *scratch)
     if (pasta_pidfd < 0 || unshare(CLONE_NEWNET) != 0)
         fail_errno("cannot make a network namespace", "");
     start_loopback();
-    prohibit_near(own, access("/proc/self/net/if_inet6", F_OK) == 0);
-    freeifaddrs(own);
+    prohibit_near(has_ipv6());
+    refuse_new_addresses();
     if (mount("/proc/self/ns/net", place, NULL, MS_BIND, NULL) != 0)
         fail_errno("cannot keep", "a network namespace");
     if (write(start[1], "", 1) != 1)
