@@ -13,7 +13,7 @@ import trio
 
 from termite.engine.host.native_programs import native_program
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
-from tests.hostile.attackers import HERE, LIMIT_S, WORKERS, attack, place_of, said, verdict
+from tests.hostile.attackers import HERE, LIMIT_S, WITHOUT_LANDLOCK, WORKERS, attack, place_of, said, verdict
 
 TICKET = "TICKET-OF-THE-WORKERS-SESSION"
 SESSION = ("/usr/bin/python3", str(HERE / "with_a_key.py"), TICKET)
@@ -38,6 +38,21 @@ async def test_a_job_has_no_key_of_the_workers_session_and_leaves_none(worker: S
             async with mirror(master, place, replace(worker, through=SESSION)):
                 await attack(master, "use_session_keys.py", output=output)
         judge(said(output))
+
+
+@workers
+async def test_without_a_filter_a_job_leaves_no_key_for_a_later_one(worker: Starter) -> None:
+    with place_of(worker) as place:
+        master = FakeMaster(place / "project")
+        left: list[bytes] = []
+        found: list[bytes] = []
+        with trio.fail_after(LIMIT_S):
+            async with mirror(master, place, replace(worker, through=(*WITHOUT_LANDLOCK, "seccomp"))):
+                await attack(master, "share_keys.py", "leave", output=left)
+                await attack(master, "share_keys.py", "look", output=found)
+        print(said(left), said(found))
+        assert "leave a key" in said(left) and "search" in said(found), "the attack has begun"
+        assert verdict("SECRET" in said(found), "a key that another job has left") == "HELD"
 
 
 @workers

@@ -1,7 +1,9 @@
 """Run a command on a kernel without Landlock: `without_landlock.py PROGRAM [ARGUMENT...]`.
 
+With the word `seccomp` first, it is a kernel that cannot install filters of system calls.
+
 A filter of system calls, which the program and all that it starts inherit, answers ENOSYS to
-landlock_create_ruleset, as such a kernel does. Its own library only, because it runs as users who
+landlock_create_ruleset or seccomp, as such a kernel does. Its own library only, because it runs as users who
 cannot read more.
 """
 
@@ -11,6 +13,7 @@ import struct
 import sys
 
 LANDLOCK_CREATE_RULESET = 444  # on every architecture
+SECCOMP = {"x86_64": 317, "aarch64": 277}
 ENOSYS = 38
 SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
 LOAD_WORD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
@@ -18,9 +21,12 @@ PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 
 
 def main(command: list[str]) -> None:
+    number = LANDLOCK_CREATE_RULESET
+    if command[0] == "seccomp":
+        number, command = SECCOMP[os.uname().machine], command[1:]
     steps = [
         (LOAD_WORD, 0, 0, 0),  # the number of the system call
-        (JUMP_IF_EQUAL, 0, 1, LANDLOCK_CREATE_RULESET),
+        (JUMP_IF_EQUAL, 0, 1, number),
         (RETURN, 0, 0, SECCOMP_RET_ERRNO | ENOSYS),
         (RETURN, 0, 0, SECCOMP_RET_ALLOW),
     ]
