@@ -193,7 +193,7 @@ class Actions:
     async def _wait_for_number(self, number: int) -> None:
         if self._tree.number >= number:
             return
-        with trio.move_on_after(JOURNAL_S):
+        with self._files.fetcher.patience.within(JOURNAL_S):
             while self._tree.number < number:
                 await self._journal_advanced.park()
             return

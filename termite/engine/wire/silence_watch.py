@@ -8,7 +8,8 @@ side counts as silent until its next byte. A connection on which bytes come is n
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,35 @@ OVERSLEPT_S = 1.0  # if this process wakes so much later than it wanted, it stoo
 _INFO_BYTES = 148
 _UNACKNOWLEDGED = struct.Struct("=24xI")  # tcpi_unacked, in packets
 _COUNTS = struct.Struct("=120xQQ8xI")  # tcpi_bytes_acked, tcpi_bytes_received, tcpi_notsent_bytes
+
+
+class Patience:
+    """The deadlines of those who wait for something that a connection brings.
+
+    A deadline counts silence: each piece that arrives moves all of them, because all messages share
+    one line. A piece is a part of a message, a chunk, or bytes of a frame that is not complete. Short
+    messages are none: pings come for ever. Waiters that nothing moves give up after their time.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[trio.CancelScope, float] = {}  # with the seconds of silence that each allows
+
+    @contextmanager
+    def within(self, silence_s: float) -> Iterator[trio.CancelScope]:
+        """Cancel the block after so many seconds of silence, as `trio.move_on_after` does."""
+        with trio.move_on_after(silence_s) as scope:
+            self._waiting[scope] = silence_s
+            try:
+                yield scope
+            finally:
+                del self._waiting[scope]
+
+    def note_piece(self) -> None:
+        """Move all deadlines, because a piece of a message has come or was taken."""
+        if self._waiting:
+            now_s = trio.current_time()
+            for scope, silence_s in self._waiting.items():
+                scope.deadline = now_s + silence_s
 
 
 class LinkProgress(NamedTuple):

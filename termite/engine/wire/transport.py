@@ -39,12 +39,14 @@ from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import GetDirectory, GetEntry, GetFile, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Peer, PeerEvent, Replied, Requested
-from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
+from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, LinkProgress, Patience, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream, why_broken
 
 FLUSH_S = 1.0  # for queued frames when a connection is closed
 # Answers to pings wait for no room. Nothing else makes the queue so long.
 MOST_UNREAD_BYTES = 4 * BACKLOG_BYTES
+
+SHORT_BYTES = 64  # a ping or its answer is not longer
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +60,15 @@ class Connection:
 
     `peer` names the other side for people. `on_answered` is called after each request of the other
     side that was answered; None: nothing is called. `messages` counts the requests of both sides by
-    kind, without pings. `silence` says whether the other side is silent.
+    kind, without pings. `silence` says whether the other side is silent. `patience` bounds waits for
+    what comes over the connection.
     """
 
     def __init__(self, stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> None:
         self.peer = peer
         self.lost = trio.Event()
         self.on_answered: Callable[[], None] | None = None
+        self.patience = Patience()
         self._stream = stream
         self._handler = handler
         self._protocol = Peer(client=client)
@@ -153,6 +157,7 @@ class Connection:
                 case Chunked(content=content):
                     assert on_chunk is not None
                     await on_chunk(content)
+                    self.patience.note_piece()
                     self._outbox.post(self._protocol.consumed(stream, len(content)))
 
     # -- answering ----------------------------------------------------------------------------------------------------
@@ -233,7 +238,10 @@ class Connection:
                     if self.silence.is_pinged:
                         self.silence.note_answer()
                     self._counts["received_bytes"] += len(received)
+                    pieces = self._protocol.pieces
                     self._events.extend(self._protocol.receive(bytes(received)))
+                    if self._protocol.pieces != pieces or self._protocol.buffered_bytes > SHORT_BYTES:
+                        self.patience.note_piece()
                 else:
                     is_whole = not self._protocol.buffered_bytes
                     self._lose("closed" if is_whole else "closed in the middle of a message")

@@ -4,8 +4,8 @@ Each is fetched once at a time, and there is no task per fetch. The first caller
 fetches it, and the others wait. If the first one is cancelled because its job dies, the next one
 takes over.
 
-A deadline counts silence, not the length of a transfer: a large file may take an hour on a slow
-line. Chunks of any file prove that the line and the master live, because all share one line.
+A deadline counts silence, not the length of a transfer: a large file or directory may take an hour
+on a slow line. Pieces of any of them prove that the line and the master live: all share one line.
 """
 
 import logging
@@ -77,17 +77,18 @@ class Fetcher:
     """The network side of one mirror.
 
     `broken` is set when the master has sent an invalid answer; the mirror then ends the connection.
-    A request fails after `silence_s` in which no chunk of any file has arrived.
+    `patience` bounds waits for what the master sends.
+    A request fails after `silence_s` in which no piece of any file or message has arrived.
     """
 
     def __init__(self, connection: Connection, tree: KnownTree, cas: Cas, silence_s: float = SILENCE_S) -> None:
         self.broken = trio.Event()
+        self.patience = connection.patience
         self._connection = connection
         self._tree = tree
         self._cas = cas
         self._ahead = 0
         self._silence_s = silence_s
-        self._patience: set[trio.CancelScope] = set()  # around each request that runs
         self._flights: dict[object, _Flight] = {}
         counted = ("directories", "entries", "files", "file_bytes", "files_known", "files_of_ours")
         self._counts = dict.fromkeys(counted, 0)
@@ -155,19 +156,8 @@ class Fetcher:
         Raise Retryable after `silence_s` of silence, otherwise what a request raises.
         """
 
-        async def take(chunk: bytes) -> None:
-            assert write is not None
-            until = trio.current_time() + self._silence_s
-            for scope in self._patience:
-                scope.deadline = until
-            await write(chunk)
-
-        with trio.move_on_after(self._silence_s) as patience:
-            self._patience.add(patience)
-            try:
-                return await self._connection.request(message, on_chunk=take if write else None)
-            finally:
-                self._patience.discard(patience)
+        with self.patience.within(self._silence_s):
+            return await self._connection.request(message, on_chunk=write)
         raise Retryable(Reason.NO_ANSWER, f"the master was silent for {self._silence_s:g} s")
 
     async def _get_directory(self, path: bytes) -> None:

@@ -83,9 +83,13 @@ class _Answering:
 
 
 class Peer:
-    """The streams of one connection. The client, the side that connected, opens odd ones."""
+    """The streams of one connection. The client, the side that connected, opens odd ones.
+
+    `pieces` counts the chunks and the parts of messages that have come.
+    """
 
     def __init__(self, *, client: bool) -> None:
+        self.pieces = 0
         self._next = 1 if client else 2
         self._their_parity = 0 if client else 1
         self._their_last = 0
@@ -238,6 +242,7 @@ class Peer:
 
     def _take_part(self, frame: Frame) -> None:
         stream = frame.stream
+        self.pieces += 1
         is_request = stream % 2 == self._their_parity
         if self._joined is None:
             if is_request:
@@ -258,6 +263,7 @@ class Peer:
         return joined.finish(message, len(frame.payload))
 
     def _take_chunk(self, frame: Frame) -> PeerEvent | None:
+        self.pieces += 1
         asked = self._asked.get(frame.stream)
         if asked is None or not asked.chunks:
             raise RemoteProtocolError(f"a chunk on stream {frame.stream}, where none was asked for")

@@ -18,6 +18,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.frames import pack_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile
+from termite.engine.wire.silence_watch import Patience
 from termite.fuse.content import fetch as fetch_module
 from termite.fuse.content import local_copy
 from termite.fuse.content.fetch import VERIFY_WITHOUT_THREAD_BYTES, Fetcher
@@ -33,6 +34,7 @@ class FakeConnection:
 
     def __init__(self, *replies: Message | Exception, chunks: tuple[bytes, ...] = ()) -> None:
         self.asked: list[Message] = []
+        self.patience = Patience()
         self.go = trio.Event()
         self._replies = list(replies)
         self._chunks = chunks
@@ -106,6 +108,7 @@ class SlowConnection:
     def __init__(self, content: bytes, pause_s: float) -> None:
         self._content = content
         self._pause_s = pause_s
+        self.patience = Patience()
         self.asked = 0
 
     async def request(self, message: Message, on_chunk: Callable[[bytes], Awaitable[None]] | None = None) -> Message:
@@ -115,6 +118,7 @@ class SlowConnection:
         assert on_chunk is not None
         for byte in self._content:
             await trio.sleep(self._pause_s)
+            self.patience.note_piece()
             await on_chunk(pack_piece(bytes([byte])))
         return File(digest_of(self._content))
 

@@ -15,6 +15,7 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Directory, File, GetFile
+from termite.engine.wire.silence_watch import Patience
 from termite.fuse.content.fetch import Fetcher
 from termite.fuse.layers import prefetch
 from termite.fuse.layers.prefetch import MAX_UNOPENED_VERSIONS, PREFETCHED_FILE_BYTES
@@ -35,6 +36,7 @@ class FakeConnection:
 
     def __init__(self, files: dict[bytes, bytes]) -> None:
         self.asked: list[bytes] = []
+        self.patience = Patience()
         self._files = files
 
     async def request(self, message: Message, on_chunk: object = None) -> Message:

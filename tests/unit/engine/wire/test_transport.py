@@ -20,7 +20,7 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
-from termite.engine.model import Attr, Digest
+from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.paths import PATH_BYTES
 from termite.engine.wire import transport
 from termite.engine.wire.mailboxes import BACKLOG_BYTES
@@ -532,3 +532,61 @@ def test_a_path_of_a_request_has_an_end(kind: Callable[[bytes], Message]) -> Non
         else:
             with pytest.raises(RemoteProtocolError):
                 list(peer.receive(said))
+
+
+def large_directory() -> Directory:
+    return Directory(1, Attr(0o040755, 0, 0), {b"%06d" % number: Attr(0o100644, 1, 0) for number in range(5000)})
+
+
+def pieces_of(peer: Peer, stream: int, what: str) -> list[bytes]:
+    """Return what a slow side sends piece by piece, without the last piece of the answer."""
+    match what:
+        case "parts of a reply":
+            return list(peer.parts(stream, large_directory()))[:-1]
+        case "parts of a request":
+            changes = (Change(b"a/b", None),) * 4
+            run = Run(1, 2, (Changeset(1, changes),) * 2000, (b"cc",), b"cc", True, (), b"/", 0o22, False, False)
+            return list(peer.parts(peer.ask(run, chunks=True)[0], run))[:-1]
+        case "bytes of one message":
+            frame = peer.answer(stream, Directory(1, Attr(0o040755, 0, 0), {b"x" * 200: Attr(0o100644, 1, 0)}))
+            return [frame[:100], frame[100:101], frame[101:102], frame[102:103]]
+        case "chunks":
+            return [peer.chunk(stream, b"c" * 10) for _ in range(4)]
+    return [peer.ask(Ping(), chunks=False)[1] for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("what", "moves"),
+    [
+        ("parts of a reply", True),
+        ("parts of a request", True),
+        ("bytes of one message", True),
+        ("chunks", True),
+        ("pings", False),
+    ],
+)
+async def test_a_deadline_of_silence_counts_pieces_and_no_pings(
+    autojump_clock: MockClock, what: str, moves: bool
+) -> None:
+    async def take(chunk: bytes) -> None:
+        pass
+
+    ours, theirs = memory_stream_pair()
+    peer, pause_s, silence_s = Peer(client=False), 3.0, 5.0
+    async with joined(ours, refuse, client=True, peer="server") as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.request, GetFile(b"f", 1, 1), take)
+        (event,) = list(peer.receive(bytes(await theirs.receive_some())))
+        pieces = pieces_of(peer, event.stream, what)
+        assert len(pieces) >= 4
+
+        async def send() -> None:
+            for piece in pieces:
+                await trio.sleep(pause_s)
+                await theirs.send_all(piece)
+
+        nursery.start_soon(send)
+        with client.patience.within(silence_s) as waited:
+            await trio.sleep_forever()
+        assert waited.cancelled_caught
+        assert trio.current_time() == pytest.approx((len(pieces) * pause_s if moves else 0) + silence_s)
+        nursery.cancel_scope.cancel()
