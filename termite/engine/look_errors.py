@@ -7,7 +7,8 @@ ENOMEM, EMFILE or ESTALE says nothing about the file, so nobody may conclude any
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTCONN, ENOTDIR, EPERM
 
 # These say what is there: nothing, or something that a local command cannot open either. ENOTCONN
-# is a dead FUSE mount, which stays dead until somebody unmounts it.
+# is a dead FUSE mount, which stays dead until somebody unmounts it. A job must not take what was
+# refused for absent: it gets the same error, or it runs here (tree/tools/refused_entries.py).
 GONE = frozenset({ENOENT, ENOTDIR, ELOOP})
 REFUSED = frozenset({EACCES, EPERM, ENAMETOOLONG, ENOTCONN})
 

@@ -28,6 +28,7 @@ UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]  # 2**32 - 1 means "no change"
 GroupIds = Annotated[tuple[UserId, ...], Meta(max_length=256)]  # as many as termite-sandbox takes
 Errno = Annotated[int, Meta(ge=0, le=999)]  # the range that libfuse accepts
 Mode = Annotated[int, Meta(ge=0, le=0o177777)]  # a whole st_mode
+UNKNOWN = 0  # no st_mode: nobody knows what is there, and a job that touches it must not go on
 WindowSide = Annotated[int, Meta(ge=0, le=0xFFFF)]  # of the kernel's struct winsize
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is refused
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -72,7 +73,8 @@ class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `mode` is the whole st_mode, including the type bits. `size` is in bytes. `digest` is None if
     the content was not hashed yet. `target` is the target of a symlink, else b"". `link_id` is
-    equal for all names of one inode in one state of it, and 0 if the file has one name only.
+    equal for all names of one inode in one state of it, and 0 if the file has one name only. If the
+    disk refuses to say what is there, `mode` is UNKNOWN and `size` the errno.
     """
 
     mode: Mode

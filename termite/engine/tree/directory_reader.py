@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine import look_calls
 from termite.engine.look_errors import GONE, REFUSED, is_answer
-from termite.engine.model import Attr
+from termite.engine.model import UNKNOWN, Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import LinkIds, Seen
@@ -28,7 +28,8 @@ from termite.engine.tree.logic.visibility import (
 )
 from termite.engine.tree.tools.entry_notes import EntryNotes
 from termite.engine.tree.tools.hidden_entries import hidden_entry, place_of_one_machine
-from termite.engine.tree.tools.programs import leads_away, sealed_file, way_to
+from termite.engine.tree.tools.programs import leads_away, seal_unless_refused, sealed_file, way_to
+from termite.engine.tree.tools.refused_entries import may_list, refused_entry
 from termite.engine.tree.tree_disk import Disk, LookErrors, look_failed
 from termite.engine.tree.watch import Watches
 
@@ -50,7 +51,7 @@ class DirectoryReader:
 
     Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
     path, or None. `refused` has the names, by directory, that the disk has but refused to inspect.
-    They are left out, and must be inspected again, because the permission may come back. `sealed`
+    They must be inspected again, because the permission may come back. `sealed`
     has the paths of the sealed files. `link_ids` numbers the files with several names. `notes` are
     those on entries of the tree.
     """
@@ -117,12 +118,13 @@ class DirectoryReader:
         """Do as `read_directory`, but return no entries if the directory cannot be listed.
 
         A volatile directory is then listed again at every drain. Raise Retryable if we may list it,
-        and were refused all the same, as by a network file system whose ticket has expired.
+        and were refused all the same, as by a network file system whose ticket has expired, or if
+        its FUSE mount is dead.
         """
         try:
             return self.read_directory(directory)
         except OSError as e:
-            if e.errno == errno.EACCES and self._may_list(directory):
+            if e.errno == errno.ENOTCONN or (e.errno == errno.EACCES and may_list(self._disk, directory)):
                 raise look_failed(directory, e) from e
             log.debug("directory-unreadable path=%r reason=%s", directory, e)
             self._watches.list_always(directory)
@@ -143,8 +145,8 @@ class DirectoryReader:
     def read_entries(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
         """Return the entries of these names that may be shown, and the standard directories.
 
-        `fd` is the open directory; O_PATH is enough. An entry that is gone is left out, and so is
-        one that the disk refuses to inspect, which is noted. Raise Retryable at any other error.
+        `fd` is the open directory; O_PATH is enough. An entry that is gone is left out. One that
+        was refused is noted, and is left out or unknown. Raise Retryable at any other error.
         """
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
@@ -152,6 +154,7 @@ class DirectoryReader:
         for name in names:
             if name in found:
                 continue
+            st = None
             try:
                 st = look_calls.stat(name, dir_fd=fd, follow_symlinks=False)
                 self.notes.note(directory, fd, name, st)
@@ -167,19 +170,25 @@ class DirectoryReader:
                     hidden[name] = st.st_mode
             except OSError as e:
                 if e.errno in REFUSED:
-                    log.debug("entry-unreadable path=%r reason=%s", join(directory, name), e)
                     self.refused.setdefault(directory, set()).add(name)
+                    is_target = st is not None and (rules.has_programs or name in rules.sealed)
+                    if found_so := refused_entry(self._exports, directory, fd, name, e, is_target, is_open=is_open):
+                        found[name] = found_so
                 elif e.errno in GONE or e.errno == errno.EINVAL:
                     # It is gone, or (EINVAL) no symlink any more. An event will report both.
                     self.refused.get(directory, set()).discard(name)
                 else:
                     raise look_failed(join(directory, name), e) from e
         self.notes.note_hidden(directory, fd, hidden)
-        if directory in self.refused:
-            self.refused[directory] -= found.keys()
-            if not self.refused[directory]:
-                del self.refused[directory]
+        self._forget_refused(directory, found)
         return found
+
+    def _forget_refused(self, directory: bytes, found: Mapping[bytes, Seen]) -> None:
+        if directory not in self.refused:
+            return
+        self.refused[directory] -= {name for name, seen in found.items() if seen.attr.mode != UNKNOWN}
+        if not self.refused[directory]:
+            del self.refused[directory]
 
     def _judge_program(
         self, directory: bytes, fd: int, name: bytes, mode: int, *, is_shown: bool
@@ -192,7 +201,7 @@ class DirectoryReader:
         self.sealed.discard(path)
         if (is_shown or stat.S_ISLNK(mode)) and not leads_away(directory, name, mode, self.is_shown):
             return is_shown or look_calls.has_right(name, os.X_OK, dir_fd=fd), None
-        seal = _seal_unless_refused(fd, name, os.X_OK, is_shown=is_shown)
+        seal = seal_unless_refused(fd, name, os.X_OK, is_shown=is_shown)
         if seal:
             self.sealed.add(path)
         return is_shown and not seal, seal
@@ -326,18 +335,6 @@ class DirectoryReader:
             finally:
                 os.close(fd)
 
-    def _may_list(self, directory: bytes) -> bool:
-        """Return whether we own the directory, and its mode lets the owner list and enter it."""
-        try:
-            fd = self._disk.open_directory(directory, os.O_PATH)
-        except OSError:  # the caller has an error of its own to report
-            return False
-        try:
-            st = look_calls.fstat(fd)
-        finally:
-            os.close(fd)
-        return st.st_uid == os.geteuid() and st.st_mode & 0o500 == 0o500
-
     def _is_open(self, directory: bytes) -> bool:
         """Return whether the AttrTree lets every user of this machine list the directory."""
         opened = self._exports.opened_above(directory)
@@ -370,16 +367,6 @@ def _mode_at(fd: int, name: bytes) -> int:
         if not is_answer(error):
             raise
         return 0
-
-
-def _seal_unless_refused(fd: int, name: bytes, right: int, *, is_shown: bool) -> Seen | None:
-    """Do as `sealed_file`. If it is refused and not shown, raise the error, so that it is noted."""
-    try:
-        return sealed_file(fd, name, right)
-    except OSError as error:
-        if not is_shown or error.errno not in REFUSED:
-            raise
-        return None  # a symlink that leads nowhere for this user
 
 
 def _made_up(mode: int) -> Seen:

@@ -8,10 +8,10 @@ check; the disk decides what is true.
 Three verbs are used. *Read* takes entries from the disk (`DirectoryReader`), *check* compares a
 place of the disk with the AttrTree, and *record* writes one entry into the AttrTree.
 
-A look may fail (EIO, ENOMEM, ESTALE): nobody then knows what is at the place. The place keeps its
-entry and is checked again by the next drain, and no drain succeeds before a look has. If a
-directory refuses to be opened (EACCES), its places are checked again as well, by every drain until
-it does not. No drain fails because of that: local commands are refused, too.
+A look may fail (EIO): nobody then knows what is at the place. It keeps its entry and is checked
+again by the next drain, and no drain succeeds before a look has. If a directory refuses to be
+opened (EACCES), its places are checked again as well, by every drain until it does not. No drain
+fails because of that: local commands are refused, too.
 """
 
 import logging
@@ -333,6 +333,8 @@ class DiskFollower:
 def _check_failed(follower: DiskFollower, changes: list[Change]) -> None:
     """Check every place again at which a look failed, or an entry could not be inspected."""
     events, unlisted = follower._failed.take()
+    for directory in sorted(unlisted - {b""}):  # it may be no directory any more
+        follower._check_names(split(directory)[0], {split(directory)[1]: Touch.UNKNOWN}, changes)
     for directory in sorted(unlisted):
         for below in follower.tree.served_within(directory):
             follower.watches.drop(below)

@@ -1,10 +1,14 @@
 """Make the answers about inodes and names, nearly all of which the kernel caches forever."""
 
+import os
 import stat
 from typing import Any
 
 import pyfuse3
 
+from termite.engine.errors import Reason, Retryable
+from termite.engine.model import Attr
+from termite.engine.paths import join
 from termite.fuse.view.inodes import Node
 
 FOREVER_S = 1e8  # three years; libfuse needs a number of seconds that fits into an integer
@@ -17,6 +21,12 @@ def absence(known_s: float) -> Any:
     answer.st_ino = 0
     answer.entry_timeout = known_s
     return answer
+
+
+def unknown(parent: bytes, name: bytes, attr: Attr) -> Retryable:
+    """Return the error for a job that touches a name of which the master does not know what it is."""
+    path = os.fsdecode(b"/" + join(parent, name))
+    return Retryable(Reason.LOOK_FAILED, f"{path!r}: {os.strerror(attr.size)}")
 
 
 def boundless() -> pyfuse3.StatvfsData:

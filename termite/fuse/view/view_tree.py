@@ -38,7 +38,7 @@ from hashlib import sha256
 
 import msgspec
 
-from termite.engine.model import Attr, Digest, is_directory
+from termite.engine.model import UNKNOWN, Attr, Digest, is_directory
 from termite.engine.paths import from_below_up, join, split
 from termite.fuse.view.master_facts import KnownTree
 from termite.fuse.view.moved_names import Merged, MovedNames, merge
@@ -228,6 +228,9 @@ class Tree(KnownTree):
                 return
             frozen = EMPTY
         if attr is not None:
+            was = frozen.get(name)
+            if was is not None and was.mode == UNKNOWN and is_directory(attr):
+                self._is_base_due = True  # overlayfs would look there for more of the directory, and fail
             self.moves.note(parent, name, attr)
         elif name in frozen or self.moves.has_sealed(parent, name) or name in self.held.get(parent, EMPTY):
             self.moves.note(parent, name, WHITEOUT)

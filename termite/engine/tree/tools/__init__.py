@@ -8,6 +8,7 @@
 * `private_entries` answers jobs that look for a name in a partly private directory.
 * `named_places` finds what variables lead to, and `hidden_entries` what a pattern of a shell would
   miss.
+* `refused_entries` tells what is closed to this user from what was refused for another reason.
 * `slow_mounts` finds the places at which a look may hang.
 
 The room may import `logic`, `tree_disk`, and the floors of the engine below `tree`. The parent room

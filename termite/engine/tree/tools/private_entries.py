@@ -13,12 +13,13 @@ import stat
 
 from termite.engine import look_calls
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
-from termite.engine.look_errors import is_answer
+from termite.engine.look_errors import GONE
 from termite.engine.model import Attr
 from termite.engine.paths import is_within, split
 from termite.engine.tree.logic.temporary_names import is_never_shown, temporary_above
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, Exports, Visibility
+from termite.engine.tree.tools.refused_entries import is_refused_by_rights
 from termite.engine.tree.tools.slow_mounts import WatchedMounts
 from termite.engine.tree.tree_disk import Disk, LookErrors, look_failed
 
@@ -80,8 +81,8 @@ def find_entry(disk: Disk, exports: Exports, mounts: WatchedMounts, path: bytes)
             finally:
                 os.close(fd)
         except OSError as error:
-            if not is_answer(error):
-                raise
+            if error.errno not in GONE and not is_refused_by_rights(disk, directory, error):
+                raise look_failed(path, error) from error
             return None
     if not stat.S_ISDIR(st.st_mode) and not target:
         raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from errno import EINVAL, EISDIR, ENODEV, ENXIO
 
 from termite.engine import look_calls
-from termite.engine.look_errors import GONE, is_answer
+from termite.engine.look_errors import GONE, REFUSED, is_answer
 from termite.engine.model import Attr
 from termite.engine.script_heads import SCRIPT_HEAD_BYTES, script_interpreter
 from termite.engine.tree.logic.attrs import Seen
@@ -45,6 +45,16 @@ def sealed_file(fd: int, name: bytes, right: int) -> Seen | None:
     if not stat.S_ISREG(st.st_mode) or not look_calls.has_right(name, right, dir_fd=fd):
         return None
     return Seen(Attr(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), max(st.st_size, 1), wire_ns(st.st_mtime_ns)))
+
+
+def seal_unless_refused(fd: int, name: bytes, right: int, *, is_shown: bool) -> Seen | None:
+    """Do as `sealed_file`. If it is refused and not shown, raise the error, so that it is noted."""
+    try:
+        return sealed_file(fd, name, right)
+    except OSError as error:
+        if not is_shown or error.errno not in REFUSED:
+            raise
+        return None  # a symlink that leads nowhere for this user
 
 
 def leads_away(directory: bytes, name: bytes, mode: int, is_shown: IsShown) -> bool:

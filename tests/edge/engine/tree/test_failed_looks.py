@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from errno import EACCES, EIO, EMFILE, ENAMETOOLONG, ENOENT, ENOMEM, ENOTCONN, ESTALE
+from errno import EACCES, EIO, EMFILE, ENAMETOOLONG, ENOENT, ENOMEM, ENOTCONN, EPERM, ESTALE
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ import pytest
 
 from termite.engine import look_calls
 from termite.engine.errors import FsError, Reason, Retryable, Stale
+from termite.engine.model import UNKNOWN, Attr
 from termite.engine.tree import directory_reader, tree_disk
+from termite.engine.tree.logic.visibility import Exports, Visibility
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.tools import private_entries
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, serve, tree_path
 
 LOOKS = [EIO, ENOMEM, ESTALE, EMFILE]
@@ -198,18 +201,75 @@ async def test_a_directory_that_we_may_list_and_that_refuses_is_not_empty(
     assert not was_gone(home, root / "d" / "f")
 
 
-@pytest.mark.parametrize("errno", [EACCES, ENOTCONN])
-async def test_a_name_that_was_refused_is_absent_as_it_is_here_and_comes_back(
+REFUSALS = [EACCES, EPERM, ENOTCONN, ENAMETOOLONG]
+
+
+@pytest.mark.parametrize("errno", REFUSALS)
+async def test_a_name_of_the_tree_that_was_refused_is_unknown_and_comes_back(
     home: MasterTree, root: Path, fail: Callable[..., Faults], errno: int
 ) -> None:
     await serve(home, root)
     (root / "f").write_bytes(b"1")
     fail("stat", "f", failed(errno))
     home.drain()
-    assert (await changed_since(home, root, 0)).get("f") is None
+    assert (await changed_since(home, root, 0))["f"] == Attr(0, errno, 0), "a job that touches it does not go on"
     home.drain()
-    assert (await changed_since(home, root, 0))["f"] is not None
+    found = (await changed_since(home, root, 0))["f"]
+    assert found is not None and found.size == 1
     assert home._follower.reader.refused == {}
+
+
+@pytest.mark.parametrize("errno", REFUSALS)
+async def test_a_directory_that_was_refused_is_unknown_and_its_entries_come_back(
+    home: MasterTree, root: Path, fail: Callable[..., Faults], errno: int
+) -> None:
+    (root / "inc").mkdir()
+    (root / "inc" / "h.h").write_bytes(b"1")
+    fail("stat", "inc", failed(errno), times=2)
+    _, _, children = await home.directory(tree_path(root))
+    assert children[b"inc"].mode == UNKNOWN, "at the first look as well"
+    home.drain()
+    home.drain()
+    assert await agrees_with_the_disk(home, root)
+    assert await agrees_with_the_disk(home, root / "inc")
+
+
+async def test_a_directory_whose_mount_is_dead_is_neither_empty_nor_the_end_of_all_drains(
+    home: MasterTree, root: Path, fail: Callable[..., Faults]
+) -> None:
+    (root / "d").mkdir()
+    (root / "d" / "f").write_bytes(b"1")
+    await serve(home, root, root / "d")
+    home._follower._failed.events.overflow = True
+    faults = fail("listdir", "d", failed(ENOTCONN))
+    drain_fails(home, "d")
+    faults.call, faults.times = "stat", 2
+    home.drain()
+    found = (await changed_since(home, root, 0))["d"]
+    assert found is not None and found.mode == UNKNOWN
+    assert not was_gone(home, root / "d" / "f")
+    faults.times = 0
+    home.drain()
+    assert await agrees_with_the_disk(home, root)
+
+
+@pytest.mark.parametrize("errno", [EACCES, EPERM, ENOTCONN])
+async def test_a_name_that_jobs_ask_for_is_no_absence_if_it_was_refused(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, errno: int
+) -> None:
+    (tmp_path / "private").mkdir(0o700)
+    (tmp_path / "private" / "link").symlink_to("x")
+    home = MasterTree(TreeConfig(tree_path(root), shares_temporary=False))
+    monkeypatch.setattr(private_entries, "look_calls", Faults("stat", "link", failed(errno)))
+    monkeypatch.setattr(private_entries, "is_asked_for", lambda exports, directory: True)
+    monkeypatch.setattr(Exports, "visibility", lambda self, path: Visibility.PASSAGE)
+    try:
+        with pytest.raises(Retryable) as caught:
+            home.private_entry(tree_path(tmp_path / "private" / "link"))
+        assert caught.value.reason is Reason.LOOK_FAILED
+        assert home.private_entry(tree_path(tmp_path / "private" / "link")) is not None
+    finally:
+        home.close()
 
 
 async def test_a_refused_name_that_is_gone_is_forgotten(
@@ -243,10 +303,10 @@ async def test_a_settled_name_that_was_refused_comes_back_with_the_next_check(
     try:
         fail("stat", "cc", failed(EACCES))
         _, _, children = await home.directory(tree_path(usr))
-        assert children == {}
+        assert children[b"cc"].mode == UNKNOWN
         await home.recheck_settled()
         _, _, children = await home.directory(tree_path(usr))
-        assert children.keys() == {b"cc"}
+        assert children[b"cc"].size == 1
     finally:
         home.close()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.model import UNKNOWN, Attr, Change, Changeset, Digest
 from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.view.view_tree import DELTA_NAMES, Tree
 from termite.fuse.view.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View
@@ -384,6 +384,19 @@ def test_a_new_directory_outside_the_writable_root_is_asked_for() -> None:
     tree.hold(later.listings)
     assert tree.held is not later.listings
     assert walk(tree, master, tree.open_view()) == master.now
+
+
+def test_a_directory_of_which_nobody_knew_what_it_was_is_above_no_error() -> None:
+    """The mirror fails a look at such a name, and overlayfs looks below a directory for more of it."""
+    master = Master()
+    master.change((b"inc", Attr(UNKNOWN, 107, 0)))
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+    master.change((b"inc", None), (b"inc", master.directory()), (b"inc/h", master.file()))
+    tree.take_in(master.journal)
+    view = tree.open_view()
+    assert walk(tree, master, view) == master.now
+    assert is_directory(listing(tree, master, view, b"")[b"inc"])
 
 
 def test_what_a_warm_layer_has_hidden_is_hidden_by_the_delta_when_there_is_another_one() -> None:
