@@ -19,6 +19,7 @@ import trio
 from termite.engine.errors import Reason, Retryable, first_error
 from termite.engine.model import Digest, PackedTrace, TraceGap
 from termite.engine.sparse_content import pieces
+from termite.engine.store.cas import refuse_unreadable
 from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run, UseTerminal
 from termite.engine.wire.transport import SendChunk
@@ -177,6 +178,9 @@ class Actions:
         try:
             for piece in pieces(fd, request.digest.size, DATA_BYTES, mirror_calls.pread):
                 await send_chunk(pack_piece(piece))
+        except OSError as error:
+            refuse_unreadable(cas, request.digest, error)
+            raise Retryable(Reason.RESULT_LOST, str(error.strerror)) from error
         finally:
             os.close(fd)
         return Done()

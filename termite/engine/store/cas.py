@@ -26,7 +26,7 @@ from termite.engine.sparse_content import BLOCK_BYTES, SECTOR_BYTES, digest_of
 from termite.engine.store import store_calls
 from termite.engine.store.cas_writer import CasWriter, full_disk_is_retryable
 from termite.engine.store.eviction import evict_in_steps, last_eviction
-from termite.engine.store.file_hash import RereadBlob, file_pieces, has_content, hash_file
+from termite.engine.store.file_hash import BAD_BITS, RereadBlob, file_pieces, has_content, hash_file
 from termite.engine.store.proofs import ProofTable
 from termite.engine.store.scrub import blobs_to_scrub
 from termite.engine.store.verified_mark import is_marked, marked_mtime_ns, read_boot
@@ -346,3 +346,13 @@ class Cas:
                 with contextlib.suppress(OSError):  # another mirror has removed it
                     if not entry.is_dir(follow_symlinks=False):
                         store_calls.unlink(entry.path)
+
+
+def refuse_unreadable(cas: Cas, digest: Digest, error: OSError) -> None:
+    """Remove a blob whose reader met an error that says its place on the disk is bad.
+
+    Its mark only says that it could be read once. Whoever needs it next gets it anew.
+    """
+    if error.errno in BAD_BITS:
+        with contextlib.suppress(OSError):  # the disk may be read-only by now
+            cas.refuse(digest)

@@ -19,10 +19,11 @@ import pyfuse3
 import trio
 
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
-from termite.engine.model import Attr, is_directory
+from termite.engine.model import UNKNOWN, Attr, is_directory
+from termite.engine.store.cas import Cas, refuse_unreadable
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
-from termite.fuse.kernel_requests.answers import FOREVER_S, absence, boundless, entry_of
+from termite.fuse.kernel_requests.answers import FOREVER_S, absence, boundless, entry_of, unknown
 from termite.fuse.kernel_requests.private_names import PrivateNames
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import JobTable
@@ -109,6 +110,8 @@ class MirrorOperations(pyfuse3.Operations):
                 listing = await self._listing(parent, ctx.pid)
             attr = listing.get(name)
             if attr is not None:
+                if attr.mode == UNKNOWN:
+                    raise unknown(parent.path, name, attr)
                 node = self._child(parent, name, attr)
             elif not self._is_partial(parent):
                 return self._absent
@@ -272,7 +275,11 @@ class MirrorOperations(pyfuse3.Operations):
             await self._open_content(node)
             if node.content is not None:
                 return node.content[offset : offset + size]
-        return mirror_calls.pread(node.fd, size, offset)
+        try:
+            return mirror_calls.pread(node.fd, size, offset)
+        except OSError as error:
+            _drop_content(self._cas, node, error)
+            raise
 
     @answered
     async def release(self, inode: int) -> None:
@@ -298,8 +305,13 @@ class MirrorOperations(pyfuse3.Operations):
         if node.fd >= 0 or node.content is not None:
             os.close(fd)  # another read opened it meanwhile
         elif node.attr.size <= KEPT_BYTES:
-            node.content = mirror_calls.read(fd, KEPT_BYTES)
-            os.close(fd)
+            try:
+                node.content = mirror_calls.read(fd, KEPT_BYTES)
+            except OSError as error:
+                _drop_content(self._cas, node, error)
+                raise
+            finally:
+                os.close(fd)
         else:
             node.fd = fd
 
@@ -352,6 +364,15 @@ class MirrorOperations(pyfuse3.Operations):
 
     async def flush(self, inode: int) -> None:
         raise pyfuse3.FUSEError(ENOSYS)
+
+
+def _drop_content(cas: Cas, node: Node, error: OSError) -> None:
+    """Drop a content that the disk does not give back. The next read gets it from the master."""
+    assert node.digest is not None
+    refuse_unreadable(cas, node.digest, error)
+    if node.fd >= 0:
+        os.close(node.fd)
+        node.fd = -1
 
 
 _ROOT_NAMES = {"base": BASES, "delta": DELTAS, "stdin": STDIN}

@@ -14,7 +14,7 @@ from termite.engine.errors import FsError
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import components, split
 from termite.engine.sparse_content import copy_pieces, is_sparse_file
-from termite.engine.store.cas import Cas
+from termite.engine.store.cas import Cas, refuse_unreadable
 from termite.fuse import mirror_calls
 
 # The mode bits that a file keeps. A program that reached a setuid file on this disk could become
@@ -99,6 +99,10 @@ class RealTree:
             return False
         try:
             self._copy_from(source, path, attr)
+        except OSError as error:  # perhaps it is the other disk's: then a content is fetched in vain
+            if digest is not None:
+                refuse_unreadable(cas, digest, error)
+            raise
         finally:
             os.close(source)
         return True

@@ -99,9 +99,9 @@ class StandstillWatch:
             return _STOPPED
         if has_unread(self._sandbox.channel):
             return "the sandbox has not taken its job"
-        # Behind its command, pid 1 may wait for a slow disk (it syncs the job's files).
+        # Before its command and behind it, pid 1 needs no disk: nothing of a job is synced.
         if state == UNINTERRUPTIBLE and not children_of(self._sandbox.pid):
-            return "the sandbox has not started its command"
+            return "the sandbox waits in the kernel, and no command of it runs"
         return ""
 
     def _send(self, number: signal.Signals) -> None:

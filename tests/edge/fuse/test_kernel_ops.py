@@ -17,7 +17,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import GetBlob
 from termite.fuse import mirror_calls
 from termite.fuse.actions import Actions
-from termite.fuse.kernel.ops import KEPT_BYTES, MirrorOperations
+from termite.fuse.kernel_requests.ops import KEPT_BYTES, MirrorOperations
 from termite.fuse.layers.real_tree import RealTree
 from termite.fuse.view.inodes import DirectoryNode, Node
 from termite.fuse.view.view_tree import Tree
