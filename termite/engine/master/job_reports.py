@@ -16,6 +16,7 @@ from termite.engine.master.user_notices.notices import NoticeKind
 from termite.engine.model import Exit
 from termite.engine.paths import is_within
 from termite.engine.status.report import PathEvent
+from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 from termite.engine.wire.protocol.messages import Ran
 
@@ -55,6 +56,18 @@ async def report_half_published(master: Master, job: Job, error: HalfPublished) 
     for line in error.lines:
         await job.launcher.notice(f"termite: {line}")
     return Exit(ExitCode.LOST)
+
+
+async def report_happened(master: Master, job: Job, ticket: Ticket, error: Exception) -> Exit:
+    """Return the exit of a job that met a bug of ours after its plan was written.
+
+    It is the command's own if all results are written. Otherwise nobody knows what is missing.
+    """
+    if ticket.is_complete:
+        master.recorder.published(job)
+        return Exit(ticket.end.code, ticket.end.signal)
+    line = f"the results of this command may not all be written, and it cannot run again ({error!r})"
+    return await report_half_published(master, job, HalfPublished((printable(line),)))
 
 
 def count_attempt(master: Master, job: Job, lease: Lease) -> None:

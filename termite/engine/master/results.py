@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.decide.logic.attribute_programs import may_set_modes
-from termite.engine.errors import FsError, Reason, Retryable, first_error
+from termite.engine.errors import FsError, HalfPublished, Reason, Retryable, TermiteError, first_error
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
 from termite.engine.loop.long_work import compute
@@ -63,7 +63,14 @@ async def publish_contents(
     job.ticket.wait_for_reader = launcher.push
     job.ticket.is_left = lambda: launcher.gone is not None
     job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
-    published = await master.tree.publish(changes, contents, timing, job.ticket)
+    try:
+        published = await master.tree.publish(changes, contents, timing, job.ticket)
+    except HalfPublished:
+        raise
+    except TermiteError as error:
+        if job.ticket.has_happened:  # to the callers these errors mean that nothing was changed
+            raise RuntimeError(f"after the plan was written: {error!r}") from error
+        raise
     master.authors.note(published.number, job.id)
     job.has_met_others |= bool(published.appended)
     return published.conflicts

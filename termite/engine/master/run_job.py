@@ -49,6 +49,7 @@ from termite.engine.master.job_reports import (
     count_attempt,
     outside_writes,
     report_half_published,
+    report_happened,
     report_result,
 )
 from termite.engine.master.local_jobs import run_local, start_at_once, start_local, start_unrecalled, tie_by_environment
@@ -138,8 +139,7 @@ class JobRunner:
         except Exception as error:  # around one job: a bug of ours does not end the build
             log.exception("job-failed job=%d", job.id)
             if job.ticket is not None and job.ticket.has_happened:
-                master.recorder.published(job)
-                return Exit(job.ticket.end.code, job.ticket.end.signal)
+                return await report_happened(master, job, job.ticket, error)
             return await run_here_instead(master, job, Reason.INTERNAL_ERROR, (repr(error),))
         except trio.Cancelled:
             # The user has stopped the job, which does not run again: its output is shown.

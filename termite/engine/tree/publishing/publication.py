@@ -68,7 +68,8 @@ class Ticket:
     nobody else has it if the master dies later. It never waits: it returns False if not all could
     be shown, and `wait_for_reader` waits until all is.
 
-    `has_happened` is set when the plan of the job is written. `umask` is that of the job.
+    `has_happened` is set when the plan of the job is written, and `is_complete` when all of its
+    steps are carried out. `umask` is that of the job.
     `may_set_modes` returns whether its command may set modes itself.
     """
 
@@ -77,6 +78,7 @@ class Ticket:
     before_plan: Callable[[], bool] = _show_nothing
     wait_for_reader: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     has_happened: bool = False
+    is_complete: bool = False
     umask: int = 0o022
     may_set_modes: Callable[[], bool] = bool
     is_left: Callable[[], bool] = bool
@@ -177,12 +179,13 @@ class Publication:
                 return parts.journal.number
             if not parts.staging.is_in_place:
                 raise ResultRefused(Reason.TREE_GONE, ())
-            with FsErrors(b""):
-                parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, tuple(self._recorded), areas.paths)
-            self._ticket.has_happened = True
             if self._is_outside:
                 parts.temporary.expect(reconciled.changes)
-            number = await self._carry_out(preparation, areas, steps)
+            runner = self._runner(preparation, areas, steps)
+            with FsErrors(b""):
+                parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, tuple(self._recorded), areas.paths)
+            self._ticket.has_happened = True  # from here on every error is HalfPublished until all is done
+            number = await self._carry_out(preparation, runner, steps)
             if self._is_outside:
                 parts.temporary.note_made(reconciled.changes)
         except ReaderWaits:
@@ -271,7 +274,7 @@ class Publication:
         """Return the paths that stay if a directory above them is removed."""
         return self._parts.journal.made_since(self._timing.number) | self._parts.never_leaves
 
-    async def _carry_out(self, preparation: Preparation, areas: StagingAreas, steps: tuple[Step, ...]) -> int:
+    async def _carry_out(self, preparation: Preparation, runner: StepRunner, steps: tuple[Step, ...]) -> int:
         """Carry the plan out, return the journal number. Raise HalfPublished, but never Cancelled.
 
         A scope costs 4 us, so there is one around each of the few places that wait.
@@ -280,7 +283,6 @@ class Publication:
         parts.ticket = self._ticket
         count = 0
         try:
-            runner = self._runner(preparation, areas, steps)
             deadline_s = 0.0
             while count < len(steps):
                 try:
@@ -299,6 +301,7 @@ class Publication:
                         await self._next_slice()
             preparation.note_published()
             number = self._note_done()
+            self._ticket.is_complete = True
         except Exception as error:  # around one publication: whatever it is, the command must not run again
             raise self._give_up(runner, steps, count, error) from error
         finally:
@@ -321,9 +324,9 @@ class Publication:
         number = error.errno or EIO if isinstance(error, OSError | FsError) else EIO
         for step in steps:
             if isinstance(step, SetDirectory):
-                with suppress(OSError):  # the error that ends the plan is the one to report
+                with suppress(Exception):  # the error that ends the plan is the one to report
                     runner.run(step)
-        with suppress(OSError, FsError):  # the next drain does it
+        with suppress(Exception):  # the next drain does it
             self._note_done()
         end = self._ticket.end
         self._write_outcome(Outcome.FAILED, JobEnd(end.token, end.pid, ExitCode.LOST, 0, end.stdin), count)
@@ -338,7 +341,7 @@ class Publication:
     def _write_outcome(self, outcome: Outcome, end: JobEnd, done: int = 0) -> None:
         try:
             self._parts.staging.plan.end(outcome, end, done)
-        except OSError as error:  # whoever finishes the plan again changes nothing
+        except (OSError, MemoryError) as error:  # whoever finishes the plan again changes nothing
             log.warning("outcome-not-written reason=%s", error)
 
     def _note_done(self) -> int:

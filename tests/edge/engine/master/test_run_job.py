@@ -28,12 +28,14 @@ from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.refused_commands import TRIES, RefusalMemory
 from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
 from termite.engine.errors import (
+    Conflict,
     FsError,
     HalfPublished,
     NotAtRest,
     Outdated,
     Reason,
     RemoteProtocolError,
+    ResultRefused,
     Retryable,
 )
 from termite.engine.fleet.lease import Lease
@@ -133,6 +135,7 @@ class FakeTree:
         self.named: list[tuple[tuple[bytes, ...], bytes, tuple[bytes, ...]]] = []
         self.shown: list[bytes] = []
         self.half: HalfPublished | None = None
+        self.breaks: Exception | None = None  # after the plan was written, and before all was done
         self.breach: RemoteProtocolError | None = None  # of the worker, which the publication finds once
         self.published: list[Sequence[Change]] = []
         self.refuses = 0
@@ -200,6 +203,9 @@ class FakeTree:
         if self.half:
             raise self.half
         ticket.has_happened = True
+        if self.breaks is not None:
+            raise self.breaks
+        ticket.is_complete = True
         self.published.append(changes)
         self.steps.append("published")
         return Published(self.number, ())
@@ -1128,6 +1134,28 @@ async def test_a_bug_of_ours_after_the_results_were_published_does_not_run_the_c
     assert await world.say("gcc") == [(b"E", b"code=4\0")]
     assert "job-failed" in caplog.text
     caplog.clear()
+
+
+@pytest.mark.logs("job-failed")
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        FsError(28),
+        Conflict((b"f",), ()),
+        ResultRefused(Reason.TREE_GONE, ()),
+        Retryable(Reason.LOOK_FAILED, ""),
+    ],
+)
+async def test_no_error_after_the_plan_returns_the_exit_of_the_command_or_runs_it_again(
+    tmp_path: Path, error: Exception
+) -> None:
+    world = World(tmp_path, script(end=ran(4)))
+    world.tree.breaks = error
+    told = await world.say("gcc")
+    assert told[-1] == (b"E", b"code=101\0")
+    assert b"may not all be written" in told[0][1]
+    assert world.master.counters.failed == 1 and world.master.counters.fallbacks == {}
 
 
 async def test_results_that_could_only_be_written_in_part_are_named_and_the_command_does_not_run_again(

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from errno import EACCES, EIO, ENOSPC
+from errno import EACCES, EDQUOT, EIO, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing import publication
-from termite.engine.tree.publishing.kept_plans.plan_file import lock
+from termite.engine.tree.publishing.kept_plans.plan_file import PlanFile, lock
 from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
 from termite.engine.tree.publishing.preparation import Contents, Preparation
-from termite.engine.tree.publishing.publication import SLICE_S, Ticket
+from termite.engine.tree.publishing.publication import SLICE_S, Publication, Ticket
 from termite.engine.tree.publishing.redo import finish_job
-from termite.engine.tree.publishing.steps import near_name
+from termite.engine.tree.publishing.steps import StepRunner, near_name
+from termite.engine.tree.temporary_files import TemporaryFiles
 from termite.engine.tree.tree_disk import remove_beneath
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
 
@@ -276,7 +277,7 @@ async def test_an_error_that_passes_is_waited_for(
 
 
 @pytest.mark.logs("job-half-published", "outcome-not-written", "staging-not-emptied")
-@pytest.mark.parametrize("error", [ENOSPC, EIO, EACCES])
+@pytest.mark.parametrize("error", [ENOSPC, EDQUOT, EIO, EACCES])
 async def test_an_error_that_stays_ends_the_job_and_names_what_is_missing(
     home: MasterTree, root: Path, calls: Calls, error: int, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -292,6 +293,47 @@ async def test_an_error_that_stays_ends_the_job_and_names_what_is_missing(
     assert os.strerror(error) in failed.value.lines[0]
     assert (trio.current_time() - began_s > 4) is (error != EACCES)
     assert (root / "first").exists() and not (root / "second").exists()
+    assert await agrees_with_the_disk(home, root)
+
+
+HALF_LOGS = pytest.mark.logs("job-half-published", "publication-failed")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (TemporaryFiles, "expect"),
+        (StepRunner, "__init__"),
+        (PlanFile, "begin"),
+        pytest.param(StepRunner, "run", marks=HALF_LOGS),
+        pytest.param(Preparation, "note_published", marks=HALF_LOGS),
+        pytest.param(Publication, "_note_done", marks=HALF_LOGS),
+        pytest.param(PlanFile, "end", marks=pytest.mark.logs("outcome-not-written")),
+    ],
+)
+async def test_an_error_that_nobody_expects_is_before_the_plan_or_names_what_is_missing(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    await serve(home, root)
+    job = Job(home, root).write("first", b"1").write("second", b"2")
+    ticket = Ticket(JobEnd(b"12345678", 0, 4, 0, b""), lambda: False)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Publication, "_is_outside", property(lambda _: True, lambda *_: None), raising=False)
+    monkeypatch.setattr(owner, name, fail)
+    try:
+        await job.end(ticket=ticket)
+    except HalfPublished as half:
+        assert ticket.has_happened and not ticket.is_complete
+        assert "first" in "".join(half.lines) and "second" in "".join(half.lines)
+    except MemoryError:
+        assert not ticket.has_happened and os.listdir(root) == [".termite-staging"]
+    else:
+        assert ticket.is_complete and (root / "first").exists() and (root / "second").exists()
+    monkeypatch.undo()
+    await Job(home, root).write("first", b"1").write("second", b"2").end()
     assert await agrees_with_the_disk(home, root)
 
 

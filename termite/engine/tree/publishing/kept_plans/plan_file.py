@@ -74,12 +74,12 @@ class PlanFile:
         at = 0 if len(record) <= self._at else self._end
         if at + len(record) > MAX_PLAN_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        # Nothing may fail after the record is whole: the caller takes an error for "not written".
+        end = -(-(at + len(record)) // ALIGNMENT) * ALIGNMENT
+        later = self._number + 1, at, at + len(record) - DONE.size, end, [*self._untold, (job, is_told)]
         if disk_calls.pwrite(self._fd, record, at) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._number += 1
-        self._at, self._done_at = at, at + len(record) - DONE.size
-        self._end = -(-(at + len(record)) // ALIGNMENT) * ALIGNMENT
-        self._untold.append((job, is_told))
+        self._number, self._at, self._done_at, self._end, self._untold = later
 
     def end(self, outcome: Outcome, job: JobEnd, done: int = 0) -> None:
         """Write the outcome of the last record. `job` is how its launcher ends.
