@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import trio
 
+from termite.engine.look_errors import GONE
 from termite.engine.model import Digest
 from termite.engine.sparse_content import ContentHash
 from termite.engine.tree import disk_calls
@@ -97,10 +98,10 @@ class LateWrites:
             is_same = (st.st_size, wire_ns(st.st_mtime_ns)) == (old.size, old.mtime_ns)
             # If somebody has given it another name, that one keeps the old file.
             is_linked = st.st_nlink >= old.names and st.st_ctime_ns != old.ctime_ns
-            if (is_same and not is_linked) or self._is_still_there(path, st):
+            if (is_same and not is_linked) or (stands := await self._wait_for_look(path, st)):
                 continue
             self.has_rescued = True
-            if is_linked or not self._move_tail(path, old):
+            if stands is None or is_linked or not self._move_tail(path, old):
                 log.warning("late-write-lost path=%r", path)
                 lost.append(path)
         return tuple(lost)
@@ -117,16 +118,22 @@ class LateWrites:
             with trio.CancelScope(shield=True):
                 await trio.sleep(PAUSE_S)
 
-    def _is_still_there(self, path: bytes, st: os.stat_result) -> bool:
-        """Return whether the old file still stands at its place."""
+    async def _wait_for_look(self, path: bytes, st: os.stat_result) -> bool | None:
+        """Return whether the old file still stands at its place, or None if nobody can say.
+
+        An error of the look is no absence: the tail would come to the file a second time.
+        """
+        deadline_s = trio.current_time() + WRITER_S
+        while (stands := self._is_still_there(path, st)) is None and trio.current_time() < deadline_s:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(PAUSE_S)
+        return stands
+
+    def _is_still_there(self, path: bytes, st: os.stat_result) -> bool | None:
         try:
-            fd = self._disk.open_file(path)
-        except OSError:
-            return False
-        try:
-            return os.path.samestat(os.fstat(fd), st)
-        finally:
-            os.close(fd)
+            return os.path.samestat(self._disk.status(path), st)
+        except OSError as error:
+            return False if error.errno in GONE else None
 
     def _move_tail(self, path: bytes, old: OldFile) -> bool:
         tail = _tail_of(old)

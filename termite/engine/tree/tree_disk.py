@@ -44,11 +44,15 @@ class Disk:
     def look(self, path: bytes) -> os.stat_result | None:
         """Return what is at a path, or None if nothing is, or if the disk refuses to say."""
         try:
-            fd = self._open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return self.status(path)
         except OSError as error:
             if not is_answer(error):
                 raise
             return None
+
+    def status(self, path: bytes) -> os.stat_result:
+        """Return what is at a path. Raise OSError if nothing is, or if nobody can say."""
+        fd = self._open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             return os.fstat(fd)
         finally:

@@ -13,9 +13,9 @@ import stat
 from termite.engine import look_calls
 from termite.engine.model import UNKNOWN, Attr
 from termite.engine.paths import from_root_down, join
-from termite.engine.tree.tree_disk import Disk
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.visibility import Exports, Visibility
+from termite.engine.tree.tree_disk import Disk
 
 _OF_RIGHTS = (errno.EACCES, errno.EPERM)
 

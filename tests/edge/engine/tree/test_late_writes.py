@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio.testing
 
 from termite.engine.errors import Retryable
 from termite.engine.tree import disk_calls, late_writes, tree_disk
 from termite.engine.tree.master_tree import MasterTree
 from tests.edge.engine.tree.test_reconciliation import Writing
-from tests.edge.engine.tree.tree_jobs import agrees_with_the_disk, serve, staged_names, tree_path
+from tests.edge.engine.tree.tree_jobs import agrees_with_the_disk, digest_of, serve, staged_names, tree_path
 
 FIRST, JOB = b"first\n", b"first\njob\n"
 
@@ -98,6 +99,42 @@ async def test_a_name_that_the_old_file_gets_late_is_said(
     published = await job.end()
     assert published.conflicts == (tree_path(root / "log"),)
     assert ((root / "log").read_bytes(), (root / "name").read_bytes()) == (JOB, FIRST)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("times", [1, pytest.param(10**6, marks=pytest.mark.logs("late-write-lost"))])
+async def test_a_look_that_fails_does_not_say_that_the_old_file_is_gone(
+    home: MasterTree,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    error: int,
+    times: int,
+) -> None:
+    """The file is changed in place, and stays where it is. Its tail must not come twice."""
+    (root / "log").write_bytes(FIRST)
+    status, left = tree_disk.Disk.status, [times]
+
+    def look(self: tree_disk.Disk, path: bytes) -> os.stat_result:
+        if path.endswith(b"log") and left[0]:
+            left[0] -= 1
+            raise OSError(error, os.strerror(error))
+        return status(self, path)
+
+    late = late_writes.LateWrites(home._disk)
+    try:
+        fd = os.open(root / "log", os.O_RDONLY)
+        st = os.fstat(fd)
+        begin = digest_of(FIRST)
+        old = late_writes.OldFile(fd, st.st_size, st.st_mtime_ns, begin, st.st_nlink, st.st_ctime_ns)
+        late.keep(tree_path(root / "log"), old)
+        append(root / "log", b"late\n")
+        monkeypatch.setattr(tree_disk.Disk, "status", look)
+        lost = await late.rescue()
+    finally:
+        late.close()
+    assert (root / "log").read_bytes() == FIRST + b"late\n"
+    assert lost == (() if times == 1 else (tree_path(root / "log"),)), "nobody can say: the user is told"
 
 
 async def test_descriptors_of_old_files_are_few_and_closed(
