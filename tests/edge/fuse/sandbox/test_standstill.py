@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from termite.fuse.sandbox import standstill
+from termite.fuse.sandbox.running_sandbox import KILL_ATTEMPTS, KILL_S
 from termite.fuse.sandbox.spawner import WaitingSandbox
 from termite.fuse.sandbox.standstill import DEATH_S, PATIENCE_S, SLOW_S, StandstillWatch
 
@@ -100,6 +102,24 @@ def test_one_that_does_not_read_its_order_is_killed(stage: Stage) -> None:
     stage.watch.check(PATIENCE_S)
     stage.wait_for("Z")
     assert "has not taken its job" in stage.watch.verdict
+
+
+@pytest.mark.parametrize(
+    "has_command", [True, pytest.param(False, marks=pytest.mark.logs("sandbox-stands-still", "sandbox-killed"))]
+)
+def test_one_that_nobody_can_kill_costs_its_job_less_than_thirty_seconds(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, has_command: bool
+) -> None:
+    """It waits in the kernel, before its command or behind it. A command may wait for a disk as it likes."""
+    monkeypatch.setattr(standstill, "process_state", lambda pid: "D")
+    monkeypatch.setattr(standstill, "children_of", lambda pid: [1] * has_command)
+    for now_s in (0.0, PATIENCE_S, PATIENCE_S + DEATH_S):
+        stage.watch.check(now_s)
+    if has_command:
+        assert stage.calls == [] and stage.watch.verdict == ""
+        return
+    assert stage.calls == ["kill", "give up"] and "no command of it runs" in stage.watch.verdict
+    assert PATIENCE_S + DEATH_S + KILL_ATTEMPTS * KILL_S < 30.0, "then the job is given back"
 
 
 @pytest.mark.parametrize(
