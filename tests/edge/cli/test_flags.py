@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,13 @@ from termite.engine.errors import UserError
 from termite.engine.host import preflight
 from termite.engine.host.log_tail import LogTail
 from termite.engine.host.native_programs import native_program
-from termite.engine.model import JobNetwork
+from termite.engine.model import JobNetwork, MachineFacts
+from termite.engine.wire.identity import Identity
+from termite.engine.wire.protocol.messages import OpenLease
+from termite.engine.worker.mirror_homes import MirrorHome
+from termite.engine.worker.mirror_process import _start_values
+from termite.engine.worker.worker_daemon import _mirror_settings
+from termite.fuse import mirror
 from tests.unit.cli.test_flags import Run
 
 
@@ -51,6 +58,33 @@ def test_mirrors_find_the_directories_of_a_worker_that_were_named_relatively(
     flags = daemons.worker_parser("termite-worker").parse_flags(["-cachedir", "cache", "-tmpdir", "tmp"])
     config = daemons.worker_config(flags, b"secret", LogTail())
     assert (config.cache, config.tmpdir) == (tmp_path / "cache", tmp_path / "tmp")
+
+
+class StoreOpenedError(Exception):
+    """The store is opened, with these limits. Nothing else of the mirror is needed here."""
+
+
+async def test_the_limits_of_a_workers_store_reach_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_store(root: Path, max_bytes: int, max_files: int, proofs: object) -> None:
+        raise StoreOpenedError(max_bytes, max_files)
+
+    for check in ("check_machine", "check_fuse", "check_sandbox", "check_readable_by_others"):
+        monkeypatch.setattr(preflight, check, lambda *_, **__: None)
+    monkeypatch.setattr(mirror, "check_fuse", lambda *_, **__: None)
+    monkeypatch.setattr(mirror, "Sandboxes", lambda *_: SimpleNamespace(setup=lambda: None))
+    monkeypatch.setattr(mirror, "Cas", open_store)
+    for name in ("cache", "scratch"):
+        (tmp_path / name).mkdir()
+    words = ["-cachedir", str(tmp_path), "-cache-size", "5G", "-cache-files", "777"]
+    config = daemons.worker_config(daemons.worker_parser("termite-worker").parse_flags(words), b"secret", LogTail())
+    settings = _mirror_settings(config, "w", MachineFacts())
+    home = MirrorHome(None, tmp_path / "cache", tmp_path / "scratch")
+    values = _start_values(settings, Identity("certificate", "key", "authority"), home, 3, 4)
+    started = mirror.MirrorServer(values, SimpleNamespace(), tmp_path / "warm")  # type: ignore[arg-type]  # it says nothing
+    request = OpenLease(1, "m", 1, 1000, 1000, b"t", 0, 0, "h", bytes(32))
+    with pytest.raises(StoreOpenedError) as opened:
+        await started._set_up(SimpleNamespace(), request)  # type: ignore[arg-type]  # nobody asks the master
+    assert opened.value.args == (5 << 30, 777)
 
 
 def test_a_command_that_is_interrupted_dies_of_the_signal() -> None:
