@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from statistics import median
 
 from bench import daemons
@@ -40,14 +41,18 @@ def unrecorded() -> None:
         setattr(Recorder, name, function)
 
 
-def main() -> None:
-    """Print the difference of each pair of loads, and their median, in microseconds a job."""
-    pairs, jobs = map(int, (*sys.argv[1:3], *("10", "3000")[len(sys.argv[1:3]) :]))
+def measure(what: str, module: str, flag: str, words: Sequence[str]) -> None:
+    """Print the difference of each pair of loads, and their median, in microseconds a job.
+
+    `what` names the part that the other master lacks, which is the program `module` of this
+    directory with `flag`. `words` are the numbers of pairs and of jobs, if they are given.
+    """
+    pairs, jobs = map(int, (*words, *("10", "3000")[len(words) :]))
     with accounts() as counted, contextlib.ExitStack() as stack:
         sides = []
-        for name, program in (("recorded", []), ("unrecorded", daemons.module("record_cost", UNRECORDED))):
+        for name, program in (("with", []), ("without", daemons.module(module, flag))):
             settings = Settings(counted, print)
-            settings = dataclasses.replace(settings, work=settings.work / name)
+            settings = dataclasses.replace(settings, work=settings.work / f"{what}-{name}")
             side, _ = stack.enter_context(simulated(settings, "lua", RATE_AT_ONCE, program=program))
             sides.append(Loads(side, "lua"))
             sides[-1].run(QUICK_JOBS, RATE_AT_ONCE)
@@ -56,8 +61,8 @@ def main() -> None:
             order = sides if pair % 2 else sides[::-1]
             spent_us = {loads: 1000 * loads.rate(jobs, RATE_AT_ONCE).master_ms for loads in order}
             found.append(spent_us[sides[0]] - spent_us[sides[1]])
-            print(f"{spent_us[sides[0]]:.0f} us with records, {spent_us[sides[1]]:.0f} us without: {found[-1]:+.0f} us")
-    print(f"records: {median(found):.0f} us of the master's CPU a job (median of {pairs} pairs)")
+            print(f"{spent_us[sides[0]]:.0f} us with {what}, {spent_us[sides[1]]:.0f} us without: {found[-1]:+.0f} us")
+    print(f"{what}: {median(found):.0f} us of the master's CPU a job (median of {pairs} pairs)")
 
 
 if __name__ == "__main__":
@@ -65,4 +70,4 @@ if __name__ == "__main__":
         unrecorded()
         del sys.argv[1]
         sys.exit(master_command())
-    main()
+    measure("records", "record_cost", UNRECORDED, sys.argv[1:3])
