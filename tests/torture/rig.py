@@ -181,10 +181,11 @@ class Rig:
             problems.append(f"left: no daemon starts after the fault: {error}")
         for name in ("master", *WORKERS, "coordinator"):
             if name in self.processes:
-                problems += self._stop_daemon(name)
+                problems += self.stop_daemon(name)
         return problems
 
-    def _stop_daemon(self, name: str) -> list[str]:
+    def stop_daemon(self, name: str) -> list[str]:
+        """Stop one daemon as a user would, and return what went wrong."""
         process = self.processes[name]
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)

@@ -1,7 +1,8 @@
 """The soak: thousands of jobs whose files have names that were never there before.
 
 All that a daemon remembers of each name must level off. The tables of the master come from its
-status, those of the mirrors from the log line at the end of a lease. Resident memory, descriptors
+status, those of the mirrors from the log line at the end of a lease. Each worker has a short lease
+and a long one, whose tables are compared: the master starts again in between. Resident memory, descriptors
 and mounts are printed; only tables are judged, because a process rarely gives memory back.
 """
 
@@ -15,7 +16,7 @@ from tests.e2e.places import IS_ROOT, place
 from tests.torture.one_round import Result, ended
 from tests.torture.processes import PROC, Kind
 from tests.torture.project import Project, Tool
-from tests.torture.rig import Rig, Settings
+from tests.torture.rig import LOOK_S, WORKERS, Rig, Settings
 from tests.torture.scene import Scene
 from tests.torture.steps import SMALL
 
@@ -25,10 +26,12 @@ BATCH = 200
 LIMIT_S = 120.0  # of one batch
 SLACK = 300  # entries by which a table may vary between two looks
 GROWTH_PER_JOB = 0.05  # entries; a table that keeps something of each job has one or more
-# Files whose unread versions the mirror counts, and digests in the master's memory, have limits of
-# some thousand entries: they are caches.
-CACHES = {"unopened_files": 2500, "known_digests": 3500}
-_STATISTICS = re.compile(r"lease-ended .*statistics=(\S+)")
+MIRROR_SLACK = 100  # the same for the tables of a mirror
+SHORT_LEASE = 5  # one of so many batches, and one at least, is of the short lease
+# Files whose unread versions the mirror counts, digests of its linked files, and digests in the
+# master's memory have limits of some thousand entries: they are caches.
+CACHES = {"unopened_files": 2500, "link_digests": 1200, "known_digests": 3500}
+_STATISTICS = re.compile(r"lease-ended jobs=(\d+) statistics=(\S+)")
 _MAKEFILE = """all: $(patsubst %,$(BATCH)-%.out,{numbers})
 %.out:
 \t@echo $* >$*.tmp && cat $*.tmp >>$@ && rm $*.tmp
@@ -50,7 +53,7 @@ def soak(base: Path, seed: int, end: float, jobs: int = JOBS) -> Result:
             rig.mount_tree()
             rig.start()
             _soak(scene, result, end, jobs)
-        scene.problems += _judge_mirrors(scene, result.jobs)
+        scene.problems += _judge_mirrors(scene)
     result.problems = scene.problems
     result.injected = [f"{result.jobs} jobs"]
     result.seconds = time.monotonic() - before
@@ -67,9 +70,12 @@ def _soak(scene: Scene, result: Result, end: float, jobs: int) -> None:
     numbers = " ".join(map(str, range(BATCH)))
     looks: list[tuple[int, dict[str, int]]] = []
     stays = _make_directory(scene, "stays")  # its names come and go, but no directory goes with them
-    for batch in range(max(jobs // BATCH, 3)):
+    batches = max(jobs // BATCH, 3)
+    for batch in range(batches):
         if time.monotonic() > end and batch >= 3:
             break
+        if batch == max(batches // SHORT_LEASE, 1):
+            scene.problems += _start_master_again(scene)
         directory = _make_directory(scene, f"batch{batch}")
         (directory / "Makefile").write_text(_MAKEFILE.format(numbers=numbers))
         command = [rig.where.termite("termite-make"), "-j8", f"BATCH=b{batch}"]
@@ -90,6 +96,24 @@ def _soak(scene: Scene, result: Result, end: float, jobs: int) -> None:
         if batch % 10 == 0 or result.jobs >= jobs:
             print(f"    soak {result.jobs} jobs: {_figures(scene)} {looks[-1][1]}", flush=True)
     scene.problems += _judge_master(looks)
+
+
+def _start_master_again(scene: Scene) -> list[str]:
+    """End the leases, whose tables the mirrors then tell, and return what went wrong."""
+    rig = scene.rig
+    problems = rig.stop_daemon("master")
+    deadline = time.monotonic() + LIMIT_S
+    while not all(_STATISTICS.search(_log_of(scene, worker)) for worker in WORKERS):
+        if time.monotonic() > deadline:
+            return [*problems, "hang: the leases do not end with their master"]
+        time.sleep(LOOK_S)
+    rig.start_daemon("master")
+    rig.wait_until_complete()
+    return problems
+
+
+def _log_of(scene: Scene, worker: str) -> str:
+    return scene.rig.log(worker).read_text(errors="replace")
 
 
 def _make_directory(scene: Scene, name: str) -> Path:
@@ -117,22 +141,33 @@ def _judge_master(looks: list[tuple[int, dict[str, int]]]) -> list[str]:
     ]
 
 
-def _judge_mirrors(scene: Scene, jobs: int) -> list[str]:
-    """Read the tables of each mirror from its last words: they are of all jobs of the lease."""
+def _judge_mirrors(scene: Scene) -> list[str]:
+    """Read the tables of each mirror from its last words, and compare the short and the long lease."""
     problems = []
-    for worker in ("w0", "w1"):
-        for text in _STATISTICS.findall(scene.rig.log(worker).read_text(errors="replace")):
-            pairs = re.findall(r"(\w+):(\d+)", text)
-            tables = {name: int(count) for name, count in pairs if name in _TABLES}
-            print(f"    soak {worker}: {tables}", flush=True)
-            if len(tables) < len(_TABLES):
-                problems.append(f"wrong: {worker} has told of no more than {tables}")
-            problems += [
-                f"left: the mirror's table {name} of {worker} has {count} entries after {jobs} jobs"
-                for name, count in tables.items()
-                if count > CACHES.get(name, 3 * SLACK + GROWTH_PER_JOB * jobs)
-            ]
+    for worker in WORKERS:
+        looks = [(int(jobs), _tables_in(text)) for jobs, text in _STATISTICS.findall(_log_of(scene, worker))]
+        print(f"    soak {worker}: {looks}", flush=True)
+        problems += judge_leases(worker, looks)
     return problems
+
+
+def _tables_in(text: str) -> dict[str, int]:
+    return {name: int(count) for name, count in re.findall(r"(\w+):(\d+)", text) if name in MIRROR_TABLES}
+
+
+def judge_leases(worker: str, looks: list[tuple[int, dict[str, int]]]) -> list[str]:
+    """Return which tables of a worker's mirrors grow with the number of jobs of their lease."""
+    looks = sorted((look for look in looks if look[0]), key=lambda look: look[0])
+    if len(looks) < 2 or any(len(tables) < len(MIRROR_TABLES) for _, tables in looks):
+        return [f"wrong: {worker} has told of no more than {looks}"]
+    (jobs, first), (all_jobs, last) = looks[0], looks[-1]
+    allowed = MIRROR_SLACK + GROWTH_PER_JOB * (all_jobs - jobs)
+    return [
+        f"left: the mirror's table {name} of {worker} has {first[name]} entries after {jobs} jobs, "
+        f"and {last[name]} after {all_jobs}"
+        for name in first
+        if last[name] - first[name] > allowed and last[name] > CACHES.get(name, 0)
+    ]
 
 
 _MASTER_TABLES = (
@@ -148,7 +183,7 @@ _MASTER_TABLES = (
 )
 # Counters of events grow with the jobs, so that only these names are sizes. `known_names` are those
 # of the user's tree, which `entries` of the master's tables judges.
-_TABLES = (
+MIRROR_TABLES = (
     "inodes",
     "known_directories",
     "link_digests",
