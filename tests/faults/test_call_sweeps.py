@@ -5,7 +5,9 @@ faults.
 """
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,9 +15,12 @@ from termite.engine.worker.worker_daemon import LEASE_REQUEST_S
 from tests.e2e.cluster import Tree
 from tests.e2e.conftest import needs_root
 from tests.e2e.places import Outcome, Place
+from tests.torture import sweeps
+from tests.torture.__main__ import summary
+from tests.torture.one_round import Result
 from tests.torture.sweep_jobs import JOBS, SweepJob
 from tests.torture.sweep_rig import verdict
-from tests.torture.sweeps import GroupResult, Plan, matching, run_groups, sweep_summary
+from tests.torture.sweeps import Group, GroupResult, Plan, matching, run_groups, sweep_summary
 
 # The users and the jobs that share daemons, and how many calls of each group are hit.
 WARM = tuple(job for job in JOBS if job != "cold")
@@ -117,3 +122,37 @@ def test_the_summary_of_sweeps_counts_points() -> None:
     ]
     assert sweep_summary(results) == "3 faults in 6 builds: 1 wrong, 1 hangs, 1 left"
     assert "again: make torture ARGS='--sweeps a'" in results[0].line()
+
+
+def test_random_points_take_turns_and_come_again_with_their_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is a number of groups, and no daemon starts."""
+    now = [0.0]
+
+    def run(base: Path, key: tuple[str, bool], work: Iterable[tuple[Group, Plan]]) -> Iterator[GroupResult]:
+        for group, plan in work:
+            now[0] += 1
+            assert plan.seed is not None and plan.most
+            yield GroupResult(group, points=plan.most)
+
+    monkeypatch.setattr(sweeps, "_run_on_one_rig", run)
+    monkeypatch.setattr(sweeps, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def names(seed: int, end: float) -> list[str]:
+        now[0] = 0.0
+        return [result.group.name for result in sweeps.run_some(tmp_path, seed, end)]
+
+    everything = {group.name for group in sweeps.all_groups()}
+    assert set(names(1, 10.0 * len(everything))) == everything
+    assert names(1, 70.0) == names(1, 70.0) != names(2, 70.0)
+    users = {(name.split("/")[0], JOBS[name.split("/")[1]].is_cold) for name in names(1, 70.0)}
+    assert len(users) == 2 * len(sweeps.KINDS), "everybody has a turn, however short the time is"
+
+
+def test_the_summary_of_a_run_counts_rounds_and_points() -> None:
+    swept = GroupResult(matching("ordinary/append/master/disk.")[0], builds=8, points=4, problems={"x": ["hang: y"]})
+    assert (
+        summary([Result("a", 1, builds=2, injected=["x"])], [swept])
+        == "5 faults in 10 builds: 0 wrong, 1 hangs, 0 left"
+    )

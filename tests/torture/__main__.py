@@ -1,4 +1,4 @@
-"""Run rounds of the torture test for some minutes, attacks and the soak; or sweep over all calls.
+"""Run rounds of the torture test for some minutes, attacks, sweeps and the soak; or sweep over all calls.
 
     python -m tests.torture [--seed N] [--fault NAME] [--until MINUTES] [--rounds N] [--jobs N] [--list]
     python -m tests.torture --sweeps [GROUP] [--list]
@@ -6,6 +6,8 @@
 NAME is the name of a fault, or the beginning of names with `*` at its end. A line a round says
 `ok|FAIL fault seed seconds jobs`. After a FAIL the problems follow, the kept directory, and the
 command that replays the round. The exit code is 1 if anything failed.
+
+After the rounds, random calls of all groups of the sweeps meet random faults.
 
 GROUP is the beginning of the names of groups, or the name of one point (tests/torture/sweeps.py).
 Each call of a group meets each fault. A line a group says `ok|FAIL group points seconds`.
@@ -20,7 +22,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.e2e.places import IS_ROOT
@@ -29,10 +31,12 @@ from tests.torture.hostile import HOSTILE, WORDS, attack
 from tests.torture.one_round import Result, Rounds
 from tests.torture.scene import Fault
 from tests.torture.soak import JOBS, SOAK, soak
-from tests.torture.sweeps import GroupResult, Plan, matching, run_groups, sweep_summary
+from tests.torture.sweeps import GroupResult, Plan, count_points, matching, run_groups, run_some, sweep_summary
 
 SOAK_SHARE = 0.2  # of the time
 HOSTILE_SHARE = 0.1
+SWEEP_SHARE = 0.2
+SWEEPS = "sweeps"
 
 
 def main() -> int:
@@ -48,6 +52,7 @@ def main() -> int:
     if words.list:
         print("\n".join(f"{fault.name:28} {fault.words}" for fault in FAULTS.values()))
         print("\n".join(f"{name:28} {words}" for name, words in WORDS.items()))
+        print(f"{SWEEPS:28} random calls of all daemons fail, or are their last ones")
         print(f"{SOAK:28} thousands of jobs with new names; the tables must not grow")
         return 0
     names = _names(words.fault)
@@ -109,10 +114,10 @@ def _parser() -> argparse.ArgumentParser:
 def _names(pattern: str) -> list[str]:
     known = [name for name, fault in FAULTS.items() if IS_ROOT or not fault.needs_root]
     if not pattern:
-        return [*known, HOSTILE, SOAK]
+        return [*known, HOSTILE, SWEEPS, SOAK]
     return [
         name
-        for name in (*known, *WORDS, SOAK)
+        for name in (*known, *WORDS, SWEEPS, SOAK)
         if name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1]))
     ]
 
@@ -123,28 +128,34 @@ def _run(base: Path, names: list[str], words: argparse.Namespace) -> int:
     A round that Ctrl-C has cut is not counted.
     """
     results: list[Result] = []
+    swept: list[GroupResult] = []
     try:
         for result in _results(base, names, words):
-            results.append(result)
-            _report(result)
+            if isinstance(result, GroupResult):
+                swept.append(result)
+                print(result.line(), flush=True)
+            else:
+                results.append(result)
+                _report(result)
     except KeyboardInterrupt:
         print("torture: interrupted", file=sys.stderr)
     finally:
         shutil.rmtree(base / "now", ignore_errors=True)
         if not any(base.iterdir()):
             base.rmdir()
-    print(summary(results))
-    return 1 if any(result.problems for result in results) else 0
+    print(summary(results, swept))
+    has_failed = any(result.problems for result in results) or any(result.problems for result in swept)
+    return int(has_failed)
 
 
-def _results(base: Path, names: list[str], words: argparse.Namespace) -> Iterator[Result]:
+def _results(base: Path, names: list[str], words: argparse.Namespace) -> Iterator[Result | GroupResult]:
     seed = words.seed or random.SystemRandom().randrange(1, 1_000_000)
     end = time.monotonic() + 60 * words.until
     faults = [FAULTS[name] for name in names if name in FAULTS]
     others = [name for name in names if name in WORDS]
-    has_more = bool(faults or others)
-    attacks_end = end - (60 * words.until * SOAK_SHARE if SOAK in names and has_more else 0.0)
-    rounds_end = attacks_end - (60 * words.until * HOSTILE_SHARE if others and faults else 0.0)
+    sweeps_end = end - _share(words, SOAK_SHARE, SOAK in names, faults or others or SWEEPS in names)
+    attacks_end = sweeps_end - _share(words, SWEEP_SHARE, SWEEPS in names, faults or others)
+    rounds_end = attacks_end - _share(words, HOSTILE_SHARE, others, faults)
     rounds = Rounds(base)
     for number, (fault, chosen) in enumerate(_endless(faults, seed)):
         if time.monotonic() > rounds_end or number == (words.rounds or -1):
@@ -154,8 +165,15 @@ def _results(base: Path, names: list[str], words: argparse.Namespace) -> Iterato
         if time.monotonic() > attacks_end or number == (words.rounds or -1):
             break
         yield attack(base, others[number % len(others)], seed + number)
+    if SWEEPS in names:
+        yield from itertools.islice(run_some(base, seed, sweeps_end), words.rounds or None)
     if SOAK in names:
         yield soak(base, seed, end, words.jobs)
+
+
+def _share(words: argparse.Namespace, share: float, is_wanted: object, has_others: object) -> float:
+    """Return the seconds that are kept for something wanted, if it shares the time with others."""
+    return 60 * words.until * share if is_wanted and has_others else 0.0
 
 
 def _endless(faults: list[Fault], seed: int) -> Iterator[tuple[Fault, int]]:
@@ -177,15 +195,17 @@ def _report(result: Result) -> None:
         print(f"    again: make torture SEED={result.seed} FAULT={result.fault} ROUNDS=1", flush=True)
 
 
-def summary(results: list[Result]) -> str:
+def summary(results: list[Result], swept: Sequence[GroupResult] = ()) -> str:
     """Return the last line of a run. A round can be wrong, hang and leave something at once."""
 
     def count(word: str) -> int:
         return sum(any(problem.startswith(word) for problem in result.problems) for result in results)
 
-    faults = sum(bool(result.injected) for result in results)
-    builds = sum(result.builds for result in results)
-    return f"{faults} faults in {builds} builds: {count('wrong:')} wrong, {count('hang:')} hangs, {count('left:')} left"
+    points, builds, wrong, hangs, left = count_points(swept)
+    points += sum(bool(result.injected) for result in results)
+    builds += sum(result.builds for result in results)
+    wrong, hangs, left = wrong + count("wrong:"), hangs + count("hang:"), left + count("left:")
+    return f"{points} faults in {builds} builds: {wrong} wrong, {hangs} hangs, {left} left"
 
 
 if __name__ == "__main__":

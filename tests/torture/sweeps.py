@@ -12,7 +12,7 @@ import shutil
 import signal
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from tests.torture.sweep_rig import Point, Sweeper, SweepRig
 KINDS = ("root", "ordinary") if IS_ROOT else ("ordinary",)
 
 KILL = ("kill",)
+POINTS_AT_ONCE = 4  # random ones of a group
+LEAST_TURN_S = 15.0  # daemons start in five
 # What happens to the calls of a kind, beside the end of the process.
 FAULTS = {
     "wire.write": ("ECONNRESET", "EPIPE", "ETIMEDOUT", "ENOBUFS", "EAGAIN", "short"),
@@ -42,10 +44,10 @@ FAULTS = {
     "launchers.getsockopt": ("ENOBUFS",),
     "launchers.read": ("ECONNRESET", "ENOMEM", "EAGAIN", "short", "eof"),
     "launchers.write": ("EPIPE", "ECONNRESET", "ENOBUFS", "EAGAIN", "short"),
-    "disk.": ("ENOSPC", "EIO", "EMFILE", "EROFS"),
-    "looks.": ("EIO", "ENOMEM", "ESTALE", "EMFILE"),
+    "disk.": ("ENOSPC", "EDQUOT", "EIO", "EMFILE", "EROFS"),
+    "looks.": ("EIO", "ENOMEM", "ESTALE", "EMFILE", "EACCES"),
     "worker.": ("EMFILE", "ENOMEM", "EAGAIN", "ENOSPC"),
-    "store.": ("ENOSPC", "EIO", "EMFILE", "ENOMEM"),
+    "store.": ("ENOSPC", "EDQUOT", "EIO", "EMFILE", "ENOMEM"),
     "mirror.": ("ENOSPC", "EIO", "EMFILE", "ENOMEM"),
     "socket": ("EMFILE", "ENOMEM"),
     "connect": ("ECONNREFUSED", "EAGAIN", "EINTR"),
@@ -109,15 +111,24 @@ class GroupResult:
         return "\n".join(lines)
 
 
-def sweep_summary(results: Sequence[GroupResult]) -> str:
-    """Return the last line of a run. A point can be wrong, hang and leave something at once."""
+def count_points(results: Sequence[GroupResult]) -> tuple[int, int, int, int, int]:
+    """Return the points, the builds, and how many points were wrong, hung, and left something.
+
+    A point can be wrong, hang and leave something at once.
+    """
     wrong = [problems for result in results for problems in result.problems.values()]
 
     def count(word: str) -> int:
         return sum(any(problem.startswith(word) for problem in problems) for problems in wrong)
 
     points, builds = sum(result.points for result in results), sum(result.builds for result in results)
-    return f"{points} faults in {builds} builds: {count('wrong:')} wrong, {count('hang:')} hangs, {count('left:')} left"
+    return points, builds, count("wrong:"), count("hang:"), count("left:")
+
+
+def sweep_summary(results: Sequence[GroupResult]) -> str:
+    """Return the last line of a run."""
+    points, builds, wrong, hangs, left = count_points(results)
+    return f"{points} faults in {builds} builds: {wrong} wrong, {hangs} hangs, {left} left"
 
 
 def all_groups() -> list[Group]:
@@ -148,14 +159,49 @@ class Plan:
 
     Usually each call meets each fault. With `most`, only so many calls of each group are hit. They
     are spread over the run of its job, and each meets one fault in turn. 0 means no limit.
-    `only` is the number of the only call and what happens to it, or None for all.
+    `only` is the number of the only call and what happens to it, or None for all. With `seed`, the
+    calls and faults are random ones.
     """
 
     most: int = 0
     only: tuple[int, str] | None = None
+    seed: int | None = None
 
 
 Work = Sequence[tuple[Group, Plan]]
+
+
+def run_some(base: Path, seed: int, end: float) -> Iterator[GroupResult]:
+    """Hit random points of all groups in turn until `end` (of time.monotonic), and yield the results.
+
+    Each user has his turn with warm leases and with cold ones. In each turn one set of daemons
+    serves. A later turn goes on with the groups that the time was too short for.
+    """
+    waiting: dict[tuple[str, bool], Iterator[tuple[Group, Plan]]] = {}
+    for group in all_groups():
+        waiting.setdefault(_rig_of(group), iter(()))
+    keys = random.Random(seed).sample(sorted(waiting), len(waiting))
+    for number, key in enumerate(keys):
+        waiting[key] = _endless([group for group in all_groups() if _rig_of(group) == key], seed + number)
+    turn_s = max((end - time.monotonic()) / len(keys), LEAST_TURN_S)
+    for key in itertools.cycle(keys):
+        if (now := time.monotonic()) >= end:
+            return
+        turn_end = min(now + turn_s, max(end, now + LEAST_TURN_S))
+        yield from _run_on_one_rig(base, key, _until(turn_end, waiting[key]))
+
+
+def _endless(groups: list[Group], seed: int) -> Iterator[tuple[Group, Plan]]:
+    for number in itertools.count(seed):
+        for group in random.Random(number).sample(groups, len(groups)):
+            yield group, Plan(most=POINTS_AT_ONCE, seed=number)
+
+
+def _until(end: float, work: Iterator[tuple[Group, Plan]]) -> Iterator[tuple[Group, Plan]]:
+    """Yield one piece of work, and more until `end`."""
+    yield next(work)
+    while time.monotonic() < end:
+        yield next(work)
 
 
 def run_groups(base: Path, work: Work) -> Iterator[GroupResult]:
@@ -172,7 +218,7 @@ def _rig_of(group: Group) -> tuple[str, bool]:
     return group.user, JOBS[group.job].is_cold
 
 
-def _run_on_one_rig(base: Path, key: tuple[str, bool], work: Work) -> Iterator[GroupResult]:
+def _run_on_one_rig(base: Path, key: tuple[str, bool], work: Iterable[tuple[Group, Plan]]) -> Iterator[GroupResult]:
     user, is_cold = key
     here, mark = base / "now", f"torture-sweep-{time.time_ns()}"
     results: list[GroupResult] = []
@@ -213,7 +259,7 @@ def run_group(sweeper: Sweeper, group: Group, plan: Plan) -> GroupResult:
     if plan.only:
         _hit(sweeper, result, *plan.only)
     elif plan.most:
-        _hit_some(sweeper, result, plan.most)
+        _hit_some(sweeper, result, plan.most, plan.seed)
     else:
         for what in group.faults:
             for number in itertools.count(1):
@@ -223,10 +269,18 @@ def run_group(sweeper: Sweeper, group: Group, plan: Plan) -> GroupResult:
     return result
 
 
-def _hit_some(sweeper: Sweeper, result: GroupResult, most: int) -> None:
-    """Hit up to `most` calls, with the faults in turn, beginning with another one in each group."""
+def _hit_some(sweeper: Sweeper, result: GroupResult, most: int, seed: int | None = None) -> None:
+    """Hit up to `most` calls, with the faults in turn, beginning with another one in each group.
+
+    With a seed, the calls and the faults are random.
+    """
     calls = sweeper.count(JOBS[result.group.job], result.group.role, result.group.calls)
     faults = result.group.faults
+    if seed is not None:
+        chosen = random.Random(f"{seed} {result.group.name}")
+        for number in chosen.sample(range(1, calls + 1), min(calls, most)):
+            _hit(sweeper, result, number, chosen.choice(faults))
+        return
     turn = zlib.crc32(result.group.name.encode())
     for step in range(min(calls, most)):
         number = 1 + step * calls // min(calls, most)
