@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,20 @@ def _remove(directory: Path) -> None:
 
 
 USERS = [pytest.param("ordinary"), pytest.param("root", marks=needs_root)]
+
+
+def in_turn(fixture: str, names: str, *rows: Any) -> pytest.MarkDecorator:
+    """Run a test for each row of `names`, each for one user, the ordinary one and root in turn.
+
+    `fixture` takes the user as its parameter. A row is a tuple, or a value if there is one name.
+    """
+    fields = [field.strip() for field in names.split(",")]
+    cases = []
+    for number, row in enumerate(rows):
+        values = row if len(fields) > 1 else (row,)
+        user = USERS[number % len(USERS)]
+        cases.append(pytest.param(*user.values, *values, marks=user.marks))
+    return pytest.mark.parametrize((fixture, *fields), cases, indirect=[fixture])
 
 
 @pytest.fixture(scope="module", params=USERS)

@@ -4,6 +4,8 @@ Here some calls of the master's disk are hit. `make torture ARGS='--sweeps */dis
 with each fault.
 """
 
+import errno
+import os
 import signal
 import subprocess
 import time
@@ -14,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster, Tree, cluster, new_tree
-from tests.e2e.conftest import USERS, MakePlace
+from tests.e2e.cluster import Cluster, Tree, cluster, embedded, new_tree
+from tests.e2e.conftest import USERS, MakePlace, in_turn
 from tests.e2e.places import COMMANDS, Outcome
 from tests.e2e.waiting import wait_until
 from tests.torture import faulty_calls
@@ -40,6 +42,11 @@ class FaultyMasters:
         self._log = tree.where.base / f"{tree.path.name}.log"
         self._serial = 0
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def daemons(self) -> list[int]:
+        """The pids of the coordinator and the worker."""
+        return [daemon.process.pid for daemon in (self._whole.coordinator, *self._whole.workers)]
 
     def twin(self) -> "FaultyMasters":
         """Return the masters of another tree, which has the same coordinator and worker."""
@@ -94,12 +101,6 @@ def faulty_masters(make_place: MakePlace, kind: str) -> Iterator[FaultyMasters]:
 @pytest.fixture(params=USERS)
 def masters(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[FaultyMasters]:
     with faulty_masters(make_place, request.param) as running:
-        yield running
-
-
-@pytest.fixture
-def users_masters(make_place: MakePlace) -> Iterator[FaultyMasters]:
-    with faulty_masters(make_place, "ordinary") as running:
         yield running
 
 
@@ -162,23 +163,23 @@ def test_the_master_is_killed_at_any_of_its_calls(masters: FaultyMasters) -> Non
     assert min(numbers) > 30 and len(finished) > (1 if step == 16 else 4), (numbers, finished)
 
 
-@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EMFILE"])
-def test_a_call_that_fails_once_is_repeated_or_the_job_leaves_no_trace(users_masters: FaultyMasters, name: str) -> None:
+@in_turn("masters", "name", "ENOSPC", "EIO", "EMFILE", "EDQUOT")
+def test_a_call_that_fails_once_is_repeated_or_the_job_leaves_no_trace(masters: FaultyMasters, name: str) -> None:
     def check(number: int, done: Outcome) -> None:
-        assert (done.code, trouble(users_masters.tree.path)) == (7, []), (number, done, users_masters.text())
+        assert (done.code, trouble(masters.tree.path)) == (7, []), (number, done, masters.text())
 
-    assert sweep(users_masters, name, 2 if name == "ENOSPC" else 6, check) > 30
+    assert sweep(masters, name, 2 if name == "ENOSPC" else 6, check) > 30
 
 
-def test_calls_that_go_on_failing_end_the_job_with_101_and_the_names(users_masters: FaultyMasters) -> None:
-    tree = users_masters.tree
+def test_calls_that_go_on_failing_end_the_job_with_101_and_the_names(masters: FaultyMasters) -> None:
+    tree = masters.tree
     fill(tree)
-    users_masters.start()
+    masters.start()
     for number in (1, *range(21, 60, 3)):
         fill(tree)
-        users_masters.order(number, "EROFS", 10**6)
+        masters.order(number, "EROFS", 10**6)
         done = run(tree)
-        users_masters.no_order()
+        masters.no_order()
         if done.code == 101:
             break
         assert (done.code, trouble(tree.path)) == (7, []), "before the plan it runs here"
@@ -188,16 +189,16 @@ def test_calls_that_go_on_failing_end_the_job_with_101_and_the_names(users_maste
     assert (tree.path / "counter").read_text() in ("1\n", "2\n")
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.02, 0.04, 0.08])
-def test_the_master_is_killed_while_it_publishes_500_files(users_masters: FaultyMasters, delay_s: float) -> None:
-    tree = users_masters.tree
+@in_turn("masters", "delay_s", 0.0, 0.01, 0.02, 0.04, 0.08)
+def test_the_master_is_killed_while_it_publishes_500_files(masters: FaultyMasters, delay_s: float) -> None:
+    tree = masters.tree
     for number in range(500):
         tree.write(f"d1/f{number}", str(number))
-    users_masters.start()
+    masters.start()
     process = tree.where.start([tree.where.termite("termite"), "sh", "-c", "echo x >>log; mv d1 d2"], tree.path)
-    wait_until((tree.path / "d2").exists, "the first change", users_masters.text)
+    wait_until((tree.path / "d2").exists, "the first change", masters.text)
     time.sleep(delay_s)
-    users_masters.stop(signal.SIGKILL)
+    masters.stop(signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b""), err
     assert not (tree.path / "d1").exists()
@@ -233,28 +234,91 @@ def test_the_next_master_finishes_what_is_half_done(masters: FaultyMasters) -> N
     assert not (masters.tree.path / ".termite-staging").exists()
 
 
-def test_the_next_master_discards_a_plan_if_a_file_of_it_has_changed(users_masters: FaultyMasters) -> None:
-    kill_master_and_launcher(users_masters)
-    left = [name for name in ("old", "text", "counter", "mode") if name in trouble(users_masters.tree.path)]
+GROUPS = next(
+    (
+        top
+        for top in map(Path, ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"))
+        if (top / "cgroup.subtree_control").exists()
+    ),
+    Path("/sys/fs/cgroup"),
+)
+ONE_RUN = JOBS["append"]  # it does the same, and ends with 0
+
+
+@contextmanager
+def group_of_a_ci_runner() -> Iterator[Path]:
+    """Make a control group, whose processes the kernel kills all at once."""
+    group = GROUPS / f"termite-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        (group / "cgroup.kill").write_text("1")
+        wait_until(lambda: _is_removed(group), "the group is empty")
+
+
+def _is_removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError as error:
+        assert error.errno == errno.EBUSY, error  # its last processes are about to end
+        return False
+    return True
+
+
+def take_in(group: Path, *pids: int) -> None:
+    """Move processes and everything below them to the group."""
+    for pid in pids:
+        (group / "cgroup.procs").write_text(str(pid))
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            take_in(group, *map(int, task.read_text().split()))
+
+
+@pytest.mark.skipif(not os.access(GROUPS / "cgroup.procs", os.W_OK), reason="no control groups (v2) to write to")
+def test_a_ci_runner_kills_everything_at_once_while_results_are_written(masters: FaultyMasters) -> None:
+    """The coordinator, the worker with its mirror, the master, make and the launcher die together."""
+    tree = masters.tree
+    ONE_RUN.fill(tree, SERIAL)
+    tree.write("job.sh", f"{ONE_RUN.script}; touch made")
+    tree.write("Makefile", "made:\n\t@sh ./job.sh\n")
+    masters.start()
+    masters.order(AMID, "stop")
+    make = tree.where.start([tree.where.termite("termite-make")], tree.path)
+    with group_of_a_ci_runner() as group:
+        wait_until(lambda: masters.is_reached, "the call", masters.text)
+        assert masters.process is not None
+        take_in(group, make.pid, masters.process.pid, *masters.daemons)
+    make.communicate(timeout=20)
+    assert list(ONE_RUN.trouble(tree.path, SERIAL)), "they were killed in the middle"
+    with embedded(tree):
+        for _ in range(2):
+            done = tree.make()
+            assert (done.code, list(ONE_RUN.trouble(tree.path, SERIAL))) == (0, []), done
+    wait_until(lambda: not (tree.path / ".termite-staging").exists(), "the embedded master has ended")
+
+
+def test_the_next_master_discards_a_plan_if_a_file_of_it_has_changed(masters: FaultyMasters) -> None:
+    kill_master_and_launcher(masters)
+    left = [name for name in ("old", "text", "counter", "mode") if name in trouble(masters.tree.path)]
     assert left, "there is something to change"
-    path = users_masters.tree.path / left[0]
+    path = masters.tree.path / left[0]
     path.write_text("of the user")
-    users_masters.start()
+    masters.start()
     assert path.read_text() == "of the user"
-    assert "plan-discarded" in users_masters.text() and f"{left[0]} has changed since" in users_masters.text()
-    users_masters.stop()
-    assert not (users_masters.tree.path / ".termite-staging").exists()
+    assert "plan-discarded" in masters.text() and f"{left[0]} has changed since" in masters.text()
+    masters.stop()
+    assert not (masters.tree.path / ".termite-staging").exists()
 
 
 def test_a_job_that_is_cancelled_too_late_has_happened_and_the_next_command_sees_all(
-    users_masters: FaultyMasters,
+    masters: FaultyMasters,
 ) -> None:
-    tree = users_masters.tree
+    tree = masters.tree
     fill(tree)
-    users_masters.start()
-    users_masters.order(AMID, "ENOSPC", 20)  # the step is repeated for two seconds
+    masters.start()
+    masters.order(AMID, "ENOSPC", 20)  # the step is repeated for two seconds
     process = tree.where.start([tree.where.termite("termite"), "sh", "-c", JOB.script], tree.path)
-    wait_until(lambda: users_masters.is_reached, "the call", users_masters.text)
+    wait_until(lambda: masters.is_reached, "the call", masters.text)
     began_s = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate()

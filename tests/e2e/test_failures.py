@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import Cluster, Daemon, ancestors, cluster, new_tree, processes_running
-from tests.e2e.conftest import MakePlace
+from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.leftovers import assert_nothing_left, look
 from tests.e2e.waiting import wait_until
 
@@ -31,9 +31,16 @@ def killed_workers(make_place: MakePlace) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def whole(make_place: MakePlace) -> Iterator[Cluster]:
-    with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as running:
+def whole(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Cluster]:
+    """Yield the cluster of an ordinary user, or of the user that the test names."""
+    with (
+        make_place(getattr(request, "param", "ordinary")) as where,
+        cluster(new_tree(where), [where, where]) as running,
+    ):
         yield running
+
+
+FOR_BOTH = pytest.mark.parametrize("whole", USERS, indirect=True)  # few tests: each cluster costs seconds
 
 
 def start_job(whole: Cluster) -> "subprocess.Popen[bytes]":
@@ -73,6 +80,7 @@ def test_a_worker_killed_in_mid_job_costs_a_retry(whole: Cluster) -> None:
     assert (jobs["retried"], jobs["local"]) == (1, 0), jobs
 
 
+@FOR_BOTH
 def test_a_mirror_killed_in_mid_job_costs_a_retry(whole: Cluster) -> None:
     process = start_job(whole)
     os.kill(mirror_of_the_job(), signal.SIGKILL)
@@ -167,6 +175,7 @@ def test_a_coordinator_that_dies_stops_nobody(whole: Cluster) -> None:
     assert whole.tree.jobs() == before + 1
 
 
+@FOR_BOTH
 def test_a_master_killed_in_mid_job_loses_no_build(whole: Cluster) -> None:
     process = start_job(whole)
     whole.master.process.kill()

@@ -1,6 +1,7 @@
 """A command whose worker is lost runs again, and its readers get its output once or an error."""
 
 import contextlib
+import itertools
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import Cluster, cluster, new_tree, processes_running
-from tests.e2e.conftest import MakePlace
+from tests.e2e.conftest import MakePlace, in_turn
 from tests.e2e.waiting import wait_until
 
 NAP = b"sleep\0002345.6"  # what the first run of a job waits with, as /proc shows it
@@ -21,8 +22,12 @@ END_S = 60
 
 
 @pytest.fixture
-def whole(make_place: MakePlace) -> Iterator[Cluster]:
-    with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as running:
+def whole(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Cluster]:
+    """Yield the cluster of an ordinary user, or of the user that the test names."""
+    with (
+        make_place(getattr(request, "param", "ordinary")) as where,
+        cluster(new_tree(where), [where, where]) as running,
+    ):
         yield running
 
 
@@ -71,11 +76,9 @@ def is_above_the_nap(pid: int) -> bool:
 
 
 KILLED = pytest.mark.parametrize("how", ["one", "all", "master"])
-SHOWN = pytest.mark.parametrize("wait_s", [SHOWN_S, 0.0], ids=["shown", "held"])
 
 
-@KILLED
-@SHOWN
+@in_turn("whole", "how, wait_s", *itertools.product(("one", "all", "master"), (SHOWN_S, 0.0)))
 def test_a_shell_function_of_make_gets_the_output_once(whole: Cluster, how: str, wait_s: float) -> None:
     tree = whole.tree
     tree.write("twice.sh", napping("echo v1", "echo v1; echo v2"))
@@ -192,7 +195,7 @@ ONCE = {
 }
 
 
-@pytest.mark.parametrize("output", ["silent", "held", "shown"])
+@in_turn("whole", "output", "silent", "held", "shown", "shown")
 def test_commands_that_may_not_run_twice_do_not(whole: Cluster, output: str) -> None:
     tree = whole.tree
     commands = []
