@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.host.process_state import children_of
 from tests.e2e.cluster import Cluster, Tree, ancestors, cluster, embedded, new_tree, processes_running
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.waiting import wait_until
@@ -61,7 +62,25 @@ def processes_of_the_job(nap: bytes = NAP) -> dict[str, int]:
 
 
 def process_of_kind(whole: Cluster, kind: str) -> int:
-    return whole.master.process.pid if kind == "master" else processes_of_the_job()[kind]
+    match kind:
+        case "master":
+            return whole.master.process.pid
+        case "coordinator":
+            return whole.coordinator.process.pid
+        case "waiting":
+            return waiting_sandbox()
+    return processes_of_the_job()[kind]
+
+
+def waiting_sandbox() -> int:
+    """Return a sandbox without a job, of the mirror whose job naps."""
+    found = processes_of_the_job()
+
+    def waiting() -> list[int]:
+        return [pid for pid in children_of(found["serve"]) if pid != found["pid1"] and not children_of(pid)]
+
+    wait_until(lambda: bool(waiting()), "a sandbox waits for a job")
+    return waiting()[0]
 
 
 @contextmanager
@@ -128,7 +147,8 @@ def end_of(process: "subprocess.Popen[bytes]", what: str, number: int) -> tuple[
 
 
 # Only the master has a part in the end of a launcher, so it is frozen for the other signals.
-SIGNALS = [(kind, signal.SIGINT) for kind in KINDS] + [("master", signal.SIGTERM), ("master", signal.SIGHUP)]
+IDLE = ("waiting", "coordinator")  # they have no part in the job that runs
+SIGNALS = [(kind, signal.SIGINT) for kind in (*KINDS, *IDLE)] + [("master", signal.SIGTERM), ("master", signal.SIGHUP)]
 
 
 @pytest.mark.parametrize(("kind", "number"), SIGNALS, ids=lambda value: getattr(value, "name", value))
@@ -146,6 +166,48 @@ def test_ctrl_c_ends_a_launcher_whatever_is_frozen(whole: Cluster, kind: str) ->
     with napping(whole.tree, "termite", *job) as process, frozen(process_of_kind(whole, kind)):
         code, stderr = end_of(process, f"the {kind}", signal.SIGINT)
     assert code == -signal.SIGINT, stderr
+
+
+NAPPING_NINJA = "rule nap\n  command = sleep 4321.5; true\nbuild x: nap\n"
+NAPPING_CMAKE = (
+    "cmake_minimum_required(VERSION 3.10)\nproject(x NONE)\n"
+    'add_custom_target(x ALL COMMAND sh -c "sleep 4321.5; true" VERBATIM)\n'
+)
+
+
+@pytest.mark.parametrize("whole", USERS[:1], indirect=True)
+@pytest.mark.parametrize("program", ["termite-ninja", "termite-cmake"])
+def test_ctrl_c_ends_a_build_of_another_front_end(whole: Cluster, program: str) -> None:
+    tree, words = whole.tree.subtree(program), [program]
+    if program == "termite-ninja":
+        tree.write("build.ninja", NAPPING_NINJA)
+    else:
+        tree.write("CMakeLists.txt", NAPPING_CMAKE)
+        assert tree.plain("cmake", "-B", "out").code == 0
+        words += ["--build", "out"]
+    with napping(tree, *words) as process, frozen(whole.master.process.pid):
+        code, stderr = end_of(process, f"{program}, the master", signal.SIGINT)
+    assert code in (1, 2, -signal.SIGINT, 128 + signal.SIGINT), stderr
+
+
+MANY = 20_000
+MANY_LIMIT_S = 2.0
+
+
+@pytest.mark.parametrize("whole", USERS[:1], indirect=True)
+def test_ctrl_c_ends_a_build_while_many_files_come_home(whole: Cluster) -> None:
+    """The job has happened by then, so the master writes the rest."""
+    tree = whole.tree.subtree("many")
+    tree.write("Makefile", f"all:\n\t@mkdir d && cd d && seq {MANY} | xargs touch\n")
+    process = tree.where.start([tree.where.termite("termite-make")], tree.path)
+    wait_until((tree.path / "d" / "1").exists, "the first file is at home", whole.master.text)
+    began_s = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=LIMIT_S + 30)
+    took_s = time.monotonic() - began_s
+    print(f"SIGINT while {MANY} files come home: {took_s:.2f} s, {len(os.listdir(tree.path / 'd'))} are there")
+    assert process.returncode in (2, -signal.SIGINT) and took_s < MANY_LIMIT_S, stderr
+    wait_until(lambda: len(os.listdir(tree.path / "d")) == MANY, "the master writes the rest", whole.master.text)
 
 
 @pytest.mark.parametrize("user", USERS)
