@@ -11,8 +11,8 @@ from collections.abc import Callable
 from termite.engine import look_calls
 from termite.engine.look_errors import is_answer
 from termite.engine.paths import from_root_down, is_within, join
-from termite.engine.tree.disk import look_failed
 from termite.engine.tree.tools.programs import way_to
+from termite.engine.tree.tree_disk import look_failed
 
 MOST_LINKS = 100  # each costs a result some ten system calls
 # Jobs hardly ever list these directories below the root, where git has its hooks.
