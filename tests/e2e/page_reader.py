@@ -96,16 +96,3 @@ def marks_of_page(page: str) -> dict[str, tuple[str, str]]:
     """Return the state of each worker that a page lists: its mark, and its words."""
     row = r'<a href="/worker/[^"]*">([^<]*)</a></td>(?:(?!</tr>).)*?<span class="state (\w+)">([^<]*)<'
     return {name: (mark, html.unescape(words)) for name, mark, words in re.findall(row, page)}
-
-
-def rows_of_page(page: str) -> list[list[str]]:
-    """Return the texts of the cells of all tables of a page."""
-    rows = re.findall(r"<tr>(.*?)</tr>", page)
-    return [
-        [html.unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
-        for row in rows
-    ]
-
-
-def pairs_of_page(page: str) -> dict[str, str]:
-    return {row[0]: row[1] for row in rows_of_page(page) if len(row) == 2}

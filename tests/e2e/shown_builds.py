@@ -12,6 +12,7 @@ import pytest
 
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
+from tests.build_pages import check_build_page, check_running_steps
 from tests.e2e.cluster import Tree
 from tests.e2e.page_reader import pages_of_tree
 
@@ -65,6 +66,8 @@ def check_pages(page: Page, build: BuildRecord, jobs: list[JobRecord]) -> None:
     for number, track in tracks.items():
         place = ran[number].worker or "local"
         assert track.startswith(place), (track, ran[number])
+    check_running_steps(drawn, build, jobs)
+    check_build_page(page(f"/build/{build.id}"), build, jobs)
     front = re.search(rf">{build.id}</a>.*?</tr>", page("/"))
     assert front and (">open<" in front[0]) == (not build.ended_s)
     assert (">cut off<" in front[0]) == build.is_cut_off == ("its master was killed" in page(f"/build/{build.id}"))

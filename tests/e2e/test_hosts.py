@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
+from tests.build_pages import rows_of_page
 from tests.e2e.cluster import Cluster, Tree, ancestors, cluster, daemon, new_tree, processes_running
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
-from tests.e2e.page_reader import pages_of, rows_of_page
+from tests.e2e.page_reader import pages_of
 from tests.e2e.places import COMMANDS, Place, held
 from tests.e2e.shown_builds import check_views
 from tests.e2e.snapshot import snapshot

@@ -14,9 +14,10 @@ from termite.cli.readers.farm_questions import Coordinator
 from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.protocol.fleet_messages import WholeFarm, WorkerReport
+from tests.build_pages import pairs_of_page, rows_of_page
 from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
-from tests.e2e.page_reader import marks_of_page, pages_at, pages_of, pairs_of_page, rows_of_page
+from tests.e2e.page_reader import marks_of_page, pages_at, pages_of
 from tests.e2e.waiting import wait_until
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.build_pages import pairs_of_page
 from tests.e2e.cluster import Cluster, ancestors, cluster, new_tree, processes_running
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
-from tests.e2e.page_reader import PageReader, marks_of_page, pages_of, pages_of_tree, pairs_of_page
+from tests.e2e.page_reader import PageReader, marks_of_page, pages_of, pages_of_tree
 from tests.e2e.test_hosts import bridged, ip
 from tests.e2e.waiting import wait_until
 

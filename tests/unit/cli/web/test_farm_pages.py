@@ -31,6 +31,7 @@ from termite.engine.wire.protocol.fleet_messages import (
     WholeFarm,
     WorkerReport,
 )
+from tests.build_pages import rows_of_page
 from tests.unit.cli.web.test_pages import HOSTILE, Reader
 
 PAGE_BYTES = 500_000
@@ -61,13 +62,8 @@ def report_of(name: str, text: str = "a record") -> WorkerReport:
     return WorkerReport(name, True, 1000.0, used, (used,) * 64, stores, (text,) * 200)
 
 
-def rows_of_text(page: str) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", page)
-    return [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)] for row in rows]
-
-
 def test_every_figure_of_the_farm_is_the_coordinators() -> None:
-    rows = rows_of_text(farm_page("boss:1233", farm_part(farm_of(10), "")))
+    rows = rows_of_page(farm_page("boss:1233", farm_part(farm_of(10), "")))
     assert ["workers", "8"] in rows and ["drained", "1"] in rows and ["silent", "1"] in rows
     assert ["slots in use", f"{sum(at for at in range(8) if at != 6)} of 64"] in rows
     assert ["lost in the last hour", "1"] in rows and ["stopped in the last hour", "1"] in rows
@@ -96,7 +92,7 @@ def test_every_state_of_a_worker_has_a_mark_of_its_own() -> None:
 
 def test_every_figure_of_a_worker_is_its_own() -> None:
     (known,) = farm_of(1).workers
-    rows = rows_of_text(farm_worker_part(known, 5.0, report_of("w000"), ""))
+    rows = rows_of_page(farm_worker_part(known, 5.0, report_of("w000"), ""))
     assert ["state", "answers"] in rows and ["termite", "1.2.3"] in rows
     assert ["jobs", "70, 2 of them run now"] in rows and ["CPU used by its jobs", "4 min 10 s"] in rows
     assert ["average parallelism", "0.30 since its start"] in rows

@@ -15,9 +15,10 @@ from termite.cli.web.html_text import Html, escaped, tag
 from termite.cli.web.metrics import metrics_text
 from termite.cli.web.pages import build_page, front_page, job_page, now_part, timeline_object
 from termite.cli.web.worker_pages import report_part, worker_page
-from termite.engine.history.logic.job_record import BuildCounts, JobRecord, as_object
+from termite.engine.history.logic.job_record import BuildCounts, JobRecord, Where, as_object
 from termite.engine.history.logic.live_events import BuildStarted, JobHome, JobSent, WorkerChanged, WorkerState
 from termite.engine.history.logic.live_state import LiveState
+from tests.build_pages import check_build_page, check_running_steps
 from tests.synthetic_builds import HOSTILE_TEXT, events_of, synthetic_build
 
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>\x1b]0;title\x07\u202e"
@@ -122,8 +123,32 @@ def test_a_page_of_a_build_has_every_figure_and_is_small() -> None:
     assert len(page.encode()) < 250_000
     assert len(json.dumps(timeline_object(build, jobs))) < 250_000
     assert f"1000: {sum(job.where.value == 'worker' for job in jobs)} on workers" in read.text
-    for worker in ("alpha", "beta", "gamma"):
-        assert worker in read.text
+    check_build_page(page, build, jobs)
+    known = [msgspec.structs.replace(job, where=Where.CACHE) if job.id % 3 else job for job in jobs]
+    for some in (known, jobs[:90], []):
+        check_build_page(build_page(build, some), build, some)
+    opened = msgspec.structs.replace(build, ended_s=0.0)
+    check_build_page(build_page(opened, jobs[:90]), opened, jobs[:90])
+
+
+def test_a_figure_that_is_wrong_or_missing_on_a_page_of_a_build_is_found() -> None:
+    """Each change of the page below is what a mistake in its code would make."""
+    build, jobs = synthetic_build(200)
+    jobs[3] = msgspec.structs.replace(jobs[3], where=Where.CACHE)
+    page = build_page(build, jobs)
+    rows = re.findall("<tr>.*?</tr>", page)
+    pairs = [row for row in rows if re.match("<tr><th>(average|CPU|from|traffic|took)", row)]
+    assert len(pairs) == 5
+    reasons = [row for row in rows if ">rule " in row or ">delta<" in row]
+    assert len(reasons) == 2
+    slowest = next(row for row in rows if "/job/" in row)
+    for row in [*pairs, *reasons, slowest]:
+        with pytest.raises((AssertionError, KeyError)):
+            check_build_page(page.replace(row, "", 1), build, jobs)
+    for row in [*pairs, *reasons]:
+        last_digit = re.sub("[1-9](?!.*[1-9])", "0", row)
+        with pytest.raises(AssertionError):
+            check_build_page(page.replace(row, last_digit, 1), build, jobs)
 
 
 def test_a_build_that_runs_has_no_zeros_for_what_is_not_counted_yet() -> None:
@@ -160,6 +185,10 @@ def test_a_timeline_has_each_job_that_ran_once() -> None:
         assert track < len(drawn["tracks"])
         assert (kind == 1) == ran[number].has_failed
     assert drawn["running"][-1][1] == drawn["waiting"][-1][1] == 0
+    check_running_steps(drawn, build, jobs)
+    for wrong in ([], drawn["running"][:-9], [[at_ms, count + 1] for at_ms, count in drawn["running"]]):
+        with pytest.raises(AssertionError):
+            check_running_steps({"running": wrong}, build, jobs)
 
 
 @pytest.mark.parametrize("events", [1, 40, 200, 400])
