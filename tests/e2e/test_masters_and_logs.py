@@ -6,18 +6,21 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import trio
 
 from termite.cli.readers.farm_questions import Coordinator
+from termite.engine.history.logic.job_record import Where, Why
 from termite.engine.loop.readiness import wait_until_readable
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.protocol.fleet_messages import WholeFarm, WorkerReport
 from tests.build_pages import pairs_of_page, rows_of_page
-from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree
+from tests.e2e.cluster import Cluster, Tree, cluster, daemon, embedded, new_tree, processes_running
 from tests.e2e.conftest import USERS, MakePlace
-from tests.e2e.page_reader import marks_of_page, pages_at, pages_of
+from tests.e2e.page_reader import PageReader, marks_of_page, pages_at, pages_of
+from tests.e2e.test_records import last_build
 from tests.e2e.waiting import wait_until
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
@@ -296,6 +299,7 @@ def test_the_pages_of_a_tree_show_and_drain_the_workers_of_its_master(whole: Clu
         (lease,) = [row for row in rows_of_page(page) if len(row) == 6 and row[0] == "a user"]
         assert lease[2] == "0 of 1" and int(lease[3]) > 0
         assert f"master={os.uname().nodename}:{tree.path}" in page, "its own records are shown"
+        end_a_job_on_its_page(tree, pages)
         assert pages.ask("/drain/w2", "token=no")[0] == 403
         pages.press("/worker/w2", "/drain/w2")
         assert pairs_of_page(pages.page("/worker/w2"))["slots in leases"] == "0"
@@ -309,6 +313,32 @@ def test_the_pages_of_a_tree_show_and_drain_the_workers_of_its_master(whole: Clu
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=20)
+
+
+def end_a_job_on_its_page(tree: Tree, pages: PageReader) -> None:
+    """Press the button of a job that runs on a worker, and see its end and its record."""
+    nap = b"sleep\0002345.25"
+    job = tree.where.start([tree.where.termite("termite"), "sleep", "2345.25"], tree.path)
+    wait_until(lambda: bool(processes_running(nap)), "the job runs")
+
+    def sent_jobs() -> list[dict[str, Any]]:
+        jobs = json.loads(pages.page("/status.json"))["jobs"]
+        return [one for one in jobs if "2345.25" in one["text"] and one["sent_s"]]
+
+    wait_until(lambda: len(sent_jobs()) == 1, "the pages know it")
+    (shown,) = sent_jobs()
+    assert pages.ask(f"/job/{shown['id']}/kill", "token=no")[0] == 403
+    assert processes_running(nap) and job.poll() is None
+    pages.press(f"/job/{shown['id']}", f"/job/{shown['id']}/kill")
+    job.communicate(timeout=30)
+    assert job.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    wait_until(lambda: not processes_running(nap), "the command is gone")
+    wait_until(lambda: "End this job" not in pages.page(f"/job/{shown['id']}"), "its record")
+    page = pages.page(f"/job/{shown['id']}")
+    assert "its launcher ended before the job did; killed by SIGTERM" in page, page
+    (recorded,) = [one for one in last_build(tree, "")[1] if one.id == shown["id"]]
+    assert (recorded.where, recorded.cause.kind) == (Where.NOWHERE, Why.CANCELLED)
+    assert (recorded.worker, recorded.signal) == (shown["worker"], signal.SIGTERM)
 
 
 def test_an_embedded_worker_drains_and_takes_jobs_again(make_place: MakePlace) -> None:
