@@ -1,6 +1,6 @@
 """Read tables of pages, and compare the page of a build with the records of its jobs.
 
-What a page must show is computed here once more from the records, and not by the page's own code.
+The figures that a page must show are computed here once more from the records.
 """
 
 import html

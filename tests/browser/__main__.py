@@ -22,11 +22,12 @@ from pathlib import Path
 import msgspec
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.farm import farm
+from tests.browser.farm import WORKERS, farm
 from tests.browser.large_farm import look_at_a_farm
 from tests.browser.screen import Screen
 from tests.browser.small_farm import look_at_each_state
-from tests.browser.trouble import CHECKOUT, COMMANDS, LOOKS, Trouble, is_too_wide
+from tests.browser.timeline import DrawnBuild
+from tests.browser.trouble import CHECKOUT, COMMANDS, LOOKS, Trouble
 from tests.synthetic_builds import synthetic_build, write_history
 
 PICTURES = CHECKOUT / "build" / "screenshots"
@@ -35,6 +36,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-component-update", "--disable-sync"]
 HOSTILE = "\"><script>document.title='stolen'</script><img src=x onerror=\"document.title='stolen'\">"
 SOURCES = 24
+RETRIED = 3  # the kind of jobs in a timeline
 IMAGES = CHECKOUT / "docs" / "images"
 # The pictures of README.md: what is copied to docs/images, and under which name.
 SHOWN = {"top.png": "top.png", "build-top-light.png": "build.png", "farm-states-light.png": "farm.png"}
@@ -138,18 +140,18 @@ def look_around(browser: Browser, url: str, target: Path) -> list[str]:
         seen = Trouble(page, own)
         page.goto(url)
         page.wait_for_selector("h2")
-        page.screenshot(path=target / f"front-{name}.png", full_page=True)
+        seen.take(target / f"front-{name}.png", full_page=True)
         page.goto(f"{own}build/1")
-        page.wait_for_selector("canvas[data-drawn]")
-        page.hover("#timeline", position={"x": min(width - 80, 400), "y": 8})
-        page.screenshot(path=target / f"build-{name}.png", full_page=True)
-        page.screenshot(path=target / f"build-top-{name}.png")
-        if is_too_wide(page):
-            trouble.append(f"the page of a build is wider than the screen ({name})")
-        page.mouse.wheel(0, -300)
-        page.click("table a[href^='/job/']")
-        page.wait_for_selector("pre")
-        page.screenshot(path=target / f"job-{name}.png", full_page=True)
+        drawn = DrawnBuild(page)
+        job = drawn.longest()
+        seen.found += [*drawn.parallelism(), *drawn.point_at(job)]
+        seen.take(target / f"build-{name}.png", full_page=True)
+        seen.take(target / f"build-top-{name}.png")
+        seen.found += [*drawn.zoom_and_move(job), *drawn.open(job)]
+        seen.take(target / f"job-{name}.png", full_page=True)
+        page.goto(f"{own}worker/{WORKERS[0]}")
+        page.wait_for_selector("form button")
+        seen.take(target / f"worker-{name}.png", full_page=True)
         trouble += [f"{name}: {line}" for line in seen.found]
         context.close()
     return trouble
@@ -180,7 +182,8 @@ def look_at_hostile_text(browser: Browser, work: Path) -> list[str]:
                 drawn = int(page.get_attribute("#timeline", "data-drawn") or 0)
                 if drawn != sum(1 for job in jobs if job.sent_s):
                     trouble.append(f"{drawn} jobs are drawn")
-                page.hover("#timeline", position={"x": 500, "y": 8})
+                canvas = DrawnBuild(page)
+                trouble += [*canvas.parallelism(), *canvas.point_at(canvas.longest(kind=RETRIED))]
             if "stolen" in page.title() or page.query_selector("img"):
                 trouble.append(f"hostile text became markup in /{path}")
         trouble += seen.found

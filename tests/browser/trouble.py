@@ -18,6 +18,7 @@ class Trouble:
     def __init__(self, page: Page, own: str) -> None:
         self.found: list[str] = []
         self._own = own
+        self._page = page
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
         page.on("request", self._see)
@@ -30,8 +31,10 @@ class Trouble:
         if not request.url.startswith((self._own, "data:")):
             self.found.append(f"asked for {request.url}")
 
-
-def is_too_wide(page: Page) -> bool:
-    """Return True if the page is wider than the window."""
-    found = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-    return bool(found)
+    def take(self, path: Path, full_page: bool = False) -> None:
+        """Take a picture of the page. It is a trouble if the page is wider than its window."""
+        self._page.screenshot(path=path, full_page=full_page)
+        script = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        width, window = self._page.evaluate(script)
+        if width > window:
+            self.found.append(f"{path.stem}: the page is {width} wide, and the window {window}")

@@ -14,6 +14,7 @@ from termite.engine.history.logic.job_record import (
     OUTPUT_BYTES,
     TEXT_CHARACTERS,
     Cause,
+    FailedAttempt,
     JobRecord,
     MissDetail,
     Where,
@@ -81,6 +82,11 @@ def cause_text(cause: Cause) -> str:
         case Why.FORBIDDEN:
             return _with_detail(f"it could not be run: {words_of(cause.reason)}", cause.detail)
     return _WHY[cause.kind]
+
+
+def attempt_text(attempt: FailedAttempt) -> str:
+    """Return after which failed attempt a job ran again, in one line."""
+    return _with_detail(f"after {attempt.worker or 'no worker'}: {words_of(attempt.reason)}", attempt.detail)
 
 
 def cause_word(cause: Cause) -> str:
@@ -223,8 +229,7 @@ def _use_rows(job: JobRecord) -> Iterator[tuple[str, str]]:
 def _attempt_rows(job: JobRecord) -> Iterator[tuple[str, str]]:
     for attempt in job.attempts:
         at = f"{_time_of_day(attempt.at_s)}, " if attempt.at_s else ""
-        place = attempt.worker or "no worker"
-        yield "retried", _with_detail(f"{at}after {place}: {words_of(attempt.reason)}", attempt.detail)
+        yield "retried", f"{at}{attempt_text(attempt)}"
     if job.ran_again:
         yield "", "the command may have run more than once"
     for found in job.late_inputs:

@@ -14,6 +14,7 @@ from termite.cli.display.build_text import (
     unrecorded_text,
 )
 from termite.cli.display.job_text import (
+    attempt_text,
     begin_s,
     cause_text,
     clock_text,
@@ -30,9 +31,11 @@ from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
 from termite.engine.history.logic.live_events import WorkerState
 from termite.engine.history.logic.live_state import LiveState
+from termite.engine.wire.protocol.foreign_text import printable
 
 MOST_ROWS = 200  # of a table of running jobs
 JOBS_NAMED = 1000  # of a build, in its list of jobs
+_LONGEST_TEXT = 300  # characters of what a timeline says of a job at once
 
 
 def front_page(tree: str, builds: Sequence[BuildRecord], now: Html) -> Html:
@@ -228,18 +231,20 @@ def job_page(job: JobRecord, tree: str, now_s: float, can_kill: bool = False, to
 def timeline_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, object]:
     """Return what the script draws of a build. Times are milliseconds since its start.
 
-    `tracks` are names of slots. `jobs` are arrays: track, start, run's start, run's end, end, id,
-    kind (0: well, 1: failed, 2: here, 3: retried), name. `running` and `waiting` are steps: a time
-    and a count.
+    * `tracks` are names of slots.
+    * `jobs` are arrays: track, start, run's start, run's end, end, id, kind (see `_kind`), name,
+      reason, end, traffic, and then each failed attempt.
+    * `texts` are those whose indices the jobs have as their reasons, ends and attempts.
+    * `running` and `waiting` are steps: a time and a count.
     """
     start_s = min([build.started_s, *(job.queued_s for job in jobs if job.queued_s)])
 
     def after_ms(at_s: float) -> int:
         return round(1000 * (at_s - start_s))
 
-    tracks = slot_tracks(jobs)
+    tracks, texts = slot_tracks(jobs), _Texts()
     return {
-        "tracks": [name for name, _ in tracks],
+        "tracks": [printable(name) for name, _ in tracks],
         "jobs": [
             [
                 at,
@@ -250,16 +255,30 @@ def timeline_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, 
                 job.id,
                 _kind(job),
                 job_name(job)[:60],
+                texts.at(cause_text(job.cause)),
+                texts.at(end_text(job)),
+                f"{size_text(job.sent_bytes)} sent, {size_text(job.received_bytes)} received",
+                *(texts.at(attempt_text(attempt)) for attempt in job.attempts),
             ]
             for at, (_, track) in enumerate(tracks)
             for job in track
         ],
+        "texts": list(texts),
         "running": [[after_ms(at_s), count] for at_s, count in running_steps(jobs)],
         "waiting": [[after_ms(at_s), count] for at_s, count in waiting_steps(jobs)],
     }
 
 
+class _Texts(dict[str, int]):
+    """Texts of which many jobs have the same. Each stands once, in the order of its number."""
+
+    def at(self, text: str) -> int:
+        """Return the number of a text."""
+        return self.setdefault(printable(text, _LONGEST_TEXT), len(self))
+
+
 def _kind(job: JobRecord) -> int:
+    """Return 0 for a job that went well, 1: failed, 2: local, 3: retried, 4: known result."""
     if job.has_failed:
         return 1
     if job.where is Where.HERE:

@@ -114,15 +114,18 @@ class Timeline {
   }
 
   show(job) {
+    const texts = this.build.texts;
     this.hover.textContent = job
-      ? "job " + job[5] + " in " + this.build.tracks[job[0]] + ": " + job[7] + ": from " + seconds(job[1]) + ", " +
+      ? "job " + job[5] + " in " + this.build.tracks[job[0]] + ": " + job[7] + "\nfrom " + seconds(job[1]) + ", " +
         seconds(job[4] - job[1]) + " (sending " + seconds(job[2] - job[1]) + ", running " + seconds(job[3] - job[2]) +
-        ", bringing home " + seconds(job[4] - job[3]) + ")"
+        ", bringing home " + seconds(job[4] - job[3]) + "); " + job[10] + "\n" +
+        texts[job[9]] + "; because: " + texts[job[8]] + job.slice(11).map((at) => "\nretried " + texts[at]).join("")
       : "";
   }
 
   draw() {
     const { context, width, height } = sized(this.canvas);
+    this.canvas.dataset.range = Math.round(this.from) + " " + Math.round(this.to); // in ms, for tests
     const fills = ["--well", "--failed", "--here", "--retried", "--good"].map(colour);
     const send = colour("--send"), on = colour("--on");
     for (const job of this.build.jobs) {

@@ -11,13 +11,15 @@ import pytest
 
 from termite.cli.amounts import size_text
 from termite.cli.display.build_text import build_lines, build_object, listed_object, markdown
+from termite.cli.display.job_text import attempt_text, cause_text, end_text
 from termite.cli.web.html_text import Html, escaped, tag
 from termite.cli.web.metrics import metrics_text
 from termite.cli.web.pages import build_page, front_page, job_page, now_part, timeline_object
 from termite.cli.web.worker_pages import report_part, worker_page
-from termite.engine.history.logic.job_record import BuildCounts, JobRecord, Where, as_object
+from termite.engine.history.logic.job_record import BuildCounts, Cause, JobRecord, Where, Why, as_object
 from termite.engine.history.logic.live_events import BuildStarted, JobHome, JobSent, WorkerChanged, WorkerState
 from termite.engine.history.logic.live_state import LiveState
+from termite.engine.wire.protocol.foreign_text import printable
 from tests.build_pages import check_build_page, check_running_steps
 from tests.synthetic_builds import HOSTILE_TEXT, events_of, synthetic_build
 
@@ -76,6 +78,9 @@ def test_hostile_text_is_text_on_every_page() -> None:
         job_page(hostile_job(), HOSTILE, 1e9, can_kill=True, token="t"),
         worker_page(HOSTILE, live, [hostile_job()], 1e9, report_part(None, HOSTILE)),
     ]
+    hostile_cause = msgspec.structs.replace(hostile_job(), cause=Cause(Why.FORBIDDEN, "", HOSTILE))
+    drawn = json.dumps(timeline_object(build, [hostile_cause]), ensure_ascii=False)
+    assert "\\u001b" not in drawn and "\u202e" not in drawn and "alert" in drawn
     for page in pages:
         read = Reader(page)
         assert read.open == []
@@ -180,7 +185,12 @@ def test_a_timeline_has_each_job_that_ran_once() -> None:
     drawn = json.loads(json.dumps(timeline_object(build, jobs)))
     ran = {job.id: job for job in jobs if job.sent_s}
     assert sorted(entry[5] for entry in drawn["jobs"]) == sorted(ran)
-    for track, start, run, ran_until, end, number, kind, _name in drawn["jobs"]:
+    texts = drawn["texts"]
+    for track, start, run, ran_until, end, number, kind, _name, why, ended, traffic, *failed in drawn["jobs"]:
+        job = ran[number]
+        assert texts[ended] == end_text(job) and texts[why] == printable(cause_text(job.cause))
+        assert traffic == f"{size_text(job.sent_bytes)} sent, {size_text(job.received_bytes)} received"
+        assert [texts[at] for at in failed] == [attempt_text(attempt) for attempt in job.attempts]
         assert 0 <= start <= run <= ran_until <= end
         assert track < len(drawn["tracks"])
         assert (kind == 1) == ran[number].has_failed
