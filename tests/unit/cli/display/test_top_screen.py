@@ -108,6 +108,29 @@ def test_slowest_and_reasons_are_those_of_the_jobs_that_came_home() -> None:
     assert sum(state.local.values()) == sum(job.where is Where.HERE for job in jobs)
 
 
+def test_rates_are_means_over_the_last_ten_seconds() -> None:
+    """A job comes home each half second, the job N with N KiB sent and 100 bytes received."""
+    _, jobs = synthetic_build(20)
+    state = TopState()
+
+    def shown(now_s: float) -> str:
+        return screen_lines(state, TopView(), now_s, 120, 24)[1].text.rstrip()
+
+    assert shown(100.0) == "0 running, 0 waiting; 0.0 jobs/s, 0 bytes/s sent, 0 bytes/s received"
+    for number in range(1, 41):
+        home = {"home_s": 100 + number / 2, "sent_bytes": number << 10, "received_bytes": 100}
+        state.apply(JobHome(msgspec.structs.replace(jobs[9], id=number, **home)))
+    assert state.rates(120.0) == (2.1, sum(range(20, 41)) * 102.4, 210.0)
+    assert shown(120.0).endswith("; 2.1 jobs/s, 63 KiB/s sent, 210 bytes/s received")
+    assert state.rates(125.25) == (1.0, sum(range(31, 41)) * 102.4, 100.0)
+    state.fill([msgspec.structs.replace(jobs[9], id=50, home_s=126.0, sent_bytes=0, received_bytes=0)])
+    assert state.rates(127.0)[0] == 0.8, "seven of these jobs, and one that was recorded before"
+    assert state.rates(137.0) == (0.0, 0.0, 0.0)
+    state.apply(JobHome(jobs[9]))
+    state.apply(Snapshot(at_s=140.0, master=state.live.master))
+    assert state.rates(jobs[9].home_s) == (0.0, 0.0, 0.0), "another master begins at zero"
+
+
 def test_jobs_from_before_are_counted_once() -> None:
     build, jobs = synthetic_build(100)
     events = events_of(SyntheticBuild(build, jobs))
