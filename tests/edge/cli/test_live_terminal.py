@@ -10,7 +10,8 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,15 @@ import pytest
 import trio
 
 from termite.cli.places import records_directory
-from termite.engine.history.logic.live_events import JobSent, WorkerChanged, WorkerState
+from termite.engine.history.logic.job_record import Where
+from termite.engine.history.logic.live_events import (
+    JobEnded,
+    JobHome,
+    JobQueued,
+    JobSent,
+    WorkerChanged,
+    WorkerState,
+)
 from tests.live_master import FakeMaster, serving
 from tests.synthetic_builds import SyntheticBuild, events_of, synthetic_build, write_history
 
@@ -55,9 +64,9 @@ class Terminal:
         """Return the settings of the terminal: whether it echoes, and so on."""
         return termios.tcgetattr(self._end)
 
-    async def read_to_the_end(self) -> None:
-        """Read until the program has closed the terminal."""
-        with trio.move_on_after(5), contextlib.suppress(OSError):
+    async def read_to_the_end(self, limit_s: float = 5) -> None:
+        """Read until the program has closed the terminal, or the time is over."""
+        with trio.move_on_after(limit_s), contextlib.suppress(OSError):
             while True:
                 await self._read()
 
@@ -128,14 +137,16 @@ async def test_it_shows_what_the_master_says_and_obeys_keys(tmp_path: Path) -> N
             assert max(terminal.lines) <= 24
 
 
-def crowd(master: FakeMaster, count: int) -> None:
+def crowd(master: FakeMaster, count: int, since_s: float = 1e9) -> None:
     """Let so many jobs run, for long enough texts to fill a screen."""
     _, jobs = synthetic_build(20)
     for number in range(1, count + 1):
         text = f"gcc {'-DX ' * 40}{number}"
         master.emit(
             JobSent(
-                msgspec.structs.replace(jobs[9], id=number, text=text, sent_s=1e9 + number, home_s=0.0, ended_s=0.0)
+                msgspec.structs.replace(
+                    jobs[9], id=number, text=text, sent_s=since_s + number / 1000, home_s=0.0, ended_s=0.0
+                )
             )
         )
 
@@ -164,6 +175,48 @@ def resident_kb(pid: int) -> int:
     found = re.search(r"^VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found
     return int(found[1])
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that all threads of a process have used."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+async def come_and_go(master: FakeMaster, numbers: Iterable[int]) -> None:
+    """Let a job come home and another one start, twenty times a second."""
+    _, jobs = synthetic_build(20)
+    for number in numbers:
+        old = master.state.jobs[number - 1000]
+        now_s = time.time()
+        master.emit(JobEnded(old.id, now_s - 1, now_s, 0))
+        master.emit(JobHome(msgspec.structs.replace(jobs[9], id=old.id, text=old.text, home_s=now_s)))
+        queued = msgspec.structs.replace(old, id=number, where=Where.UNDECIDED, sent_s=0.0, queued_s=now_s)
+        master.emit(JobQueued(queued))
+        master.emit(JobSent(msgspec.structs.replace(old, id=number, queued_s=now_s, sent_s=now_s)))
+        await trio.sleep(0.05)
+
+
+async def test_a_thousand_running_jobs_cost_less_than_two_percent_of_a_core(tmp_path: Path) -> None:
+    """The cheapest of three times counts, because a busy machine makes CPU time dearer."""
+    costs = []
+    async with serving(tmp_path / ".termite-socket") as master:
+        crowd(master, 1000, time.time() - 1)
+        with top_on_a_terminal(tmp_path, "--interval", "1") as (terminal, process):
+            terminal.resize(50, 160)
+            await terminal.until("1000 running")
+            terminal.sent = b""
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(terminal.read_to_the_end, 60)
+                for first in (1001, 1041, 1081):
+                    before_s, began_s = cpu_s(process.pid), time.monotonic()
+                    await come_and_go(master, range(first, first + 40))
+                    costs.append((cpu_s(process.pid) - before_s) / (time.monotonic() - began_s))
+                nursery.cancel_scope.cancel()
+            assert "1000 running" in terminal.shown and " jobs/s" in terminal.shown
+            assert terminal.sent.count(b"\x1b[7m") >= 5, "the times of the jobs have been drawn once a second"
+    assert master.state.missed == 0
+    assert 0 < min(costs) < 0.02, costs
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
