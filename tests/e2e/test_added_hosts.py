@@ -6,6 +6,8 @@ The tests follow each other: the first ones add nothing, and later ones use what
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -24,6 +26,7 @@ from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
 from tests.e2e.places import Outcome
 from tests.e2e.sshd import PORT, SSHD, SshHost, sshd
+from tests.e2e.terminals import on_terminal
 from tests.e2e.test_hosts import bridged
 from tests.e2e.waiting import wait_until
 
@@ -233,6 +236,28 @@ def test_root_adds_a_host_of_a_user_in_the_other_direction(network: Network) -> 
     wait_until(lambda: len(network.farm.tree.status()["known_workers"]) == 2, "the master knows both")
     removed = where.run([where.termite("termite-ctl"), "remove", mine.url], where.base)
     assert removed.code == 0 and not directory_of(mine).exists(), removed
+
+
+def test_top_works_over_ssh(network: Network) -> None:
+    """Root, at the other machine, looks at the user's master. The terminal changes its size."""
+    mine, other, tree = network.mine, network.other, network.farm.tree
+    command = f"cd {shlex.quote(str(tree.path))} && exec {tree.where.word('termite-ctl')} top"
+    words = ["ssh", "-tt", "-p", str(mine.port), f"{mine.user}@{mine.address}", command]
+    with on_terminal(other.where, words, other.where.base) as terminal:
+        terminal.read_until(b"\x1b[?1049h")
+        screen = terminal.read_until(b"\x1b[33;1H").decode()
+        assert str(tree.path) in screen and "0 running, 0 waiting" in screen, screen
+        assert other.url[6:] in screen and "[running]   waiting" in screen, screen
+        terminal.resize(12, 50)
+        terminal.read_until(b"\x1b[1;1H")
+        smaller = terminal.read_until(b"\x1b[12;1H").decode()
+        rows = re.findall(r"\x1b\[\d+;1H((?:(?!\x1b\[\d+;1H).)*)", f"\x1b[1;1H{smaller}", re.DOTALL)
+        assert [len(re.sub(r"\x1b\[\d*m", "", row)) for row in rows] == [50] * 11, rows
+        terminal.type(b"?")
+        terminal.read_until(b"mark another job")
+        terminal.type(b"q")
+        code, rest = terminal.finish()
+    assert code == 0 and b"\x1b[?1049l" in rest and b"\x1b[13;1H" not in rest, rest
 
 
 def test_nothing_is_left_on_a_host_that_was_removed(network: Network) -> None:
