@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 from termite.cli.amounts import duration_text, size_text
-from termite.cli.display.miss_text import miss_text
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import (
@@ -194,6 +193,8 @@ def _rows(job: JobRecord, tree: str, now_s: float) -> Iterator[tuple[str, str]]:
     if job.cause.regexp and job.cause.kind is not Why.RULE:
         yield "rule", f"{readable_regexp(job.cause.regexp)} ({job.cause.source})"
     if job.miss:
+        from termite.cli.display.miss_text import miss_text  # few jobs have one, and it imports much
+
         yield "no result", miss_text(job.miss, job.missed or MissDetail())
     yield "end", end_text(job)
     yield "when", _clock_times(job)

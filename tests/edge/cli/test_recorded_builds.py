@@ -8,7 +8,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,10 @@ from msgspec.structs import replace
 
 from termite.cli.places import records_directory
 from termite.engine.history.logic.job_record import FailedAttempt, JobRecord, Where
-from tests.synthetic_builds import synthetic_build, synthetic_history, write_history
+from tests.synthetic_builds import SyntheticBuild, synthetic_build, synthetic_history, write_history
 
 HISTORY = synthetic_history(3, 60)
+TERMITE_CTL = Path(sys.executable).with_name("termite-ctl")
 Ctl = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -270,12 +271,59 @@ def test_a_tree_without_records_and_damaged_records_are_said(ctl: Ctl, tree: Pat
 
 
 def test_a_job_of_the_last_twenty_builds_is_found_without_reading_them_whole(tree: Path) -> None:
-    """Imports decide how long a query takes: none of them may be rich, trio or cryptography."""
+    """Imports decide how long a query takes: none of them may be rich, trio or the like."""
     query = (
         "import sys; from termite.cli.ctl import run_words; run_words(['log', '70']);"
-        "print([name for name in ('rich', 'trio', 'cryptography', 'asyncio', 'ssl') if name in sys.modules])"
+        "slow = ('rich', 'trio', 'cryptography', 'asyncio', 'ssl', 'termite.engine.recall');"
+        "print([name for name in slow if name in sys.modules])"
     )
     said = subprocess.run(
         [sys.executable, "-c", query], cwd=tree, capture_output=True, text=True, check=True, timeout=30
     )
     assert said.stdout.splitlines()[-1] == "[]"
+
+
+BUILDS, JOBS = 20, 1000  # as many builds as are kept, and with the texts below as many bytes
+FIRST_BUILD, FIRST_JOB = 4, 181  # after those of the tree
+
+
+def large_history() -> Iterator[SyntheticBuild]:
+    """Yield builds whose records are together about as large as what is kept: 64 MiB."""
+    for at in range(BUILDS):
+        build, jobs = synthetic_build(JOBS, FIRST_BUILD + at, FIRST_JOB + at * JOBS)
+        flags, output = " -DNAME=1234567890" * 60, b"a line of what it printed\n" * 78
+        yield SyntheticBuild(
+            build, [replace(job, text=job.text + flags, output=output, output_bytes=len(output)) for job in jobs]
+        )
+
+
+def cheapest_s(tree: Path, *words: str) -> float:
+    """Return the CPU time of a command, of which the least of five runs counts."""
+    return min(cpu_of(tree, words) for _ in range(5))
+
+
+def cpu_of(tree: Path, words: Sequence[str]) -> float:
+    with subprocess.Popen([TERMITE_CTL, *words], cwd=tree, stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, words
+    return used.ru_utime + used.ru_stime
+
+
+def test_any_job_of_a_full_history_is_found_within_three_times_the_time_of_version(tree: Path) -> None:
+    """CPU time, because a busy machine makes other times longer."""
+    write_history(records_directory(tree), large_history())
+    sizes = [path.stat().st_size for path in records_directory(tree).iterdir()]
+    assert 50 << 20 < sum(sizes) < 70 << 20, sum(sizes)
+    jobs = [job for job in synthetic_build(JOBS, FIRST_BUILD, FIRST_JOB)[1] if job.files]
+    oldest, last = jobs[40].id, FIRST_JOB + BUILDS * JOBS - 40
+    version_s = cheapest_s(tree, "--version")
+    for words in (
+        ("log", str(oldest)),
+        ("log", str(last)),
+        ("why", str(oldest)),
+        ("log", os.fsdecode(jobs[40].files[0])),
+        ("jobs", "-failed"),
+        ("jobs", f"file{last}.c"),
+    ):
+        assert cheapest_s(tree, *words) < 3 * version_s, words

@@ -123,7 +123,7 @@ def test_rates_are_means_over_the_last_ten_seconds() -> None:
     assert state.rates(120.0) == (2.1, sum(range(20, 41)) * 102.4, 210.0)
     assert shown(120.0).endswith("; 2.1 jobs/s, 63 KiB/s sent, 210 bytes/s received")
     assert state.rates(125.25) == (1.0, sum(range(31, 41)) * 102.4, 100.0)
-    state.fill([msgspec.structs.replace(jobs[9], id=50, home_s=126.0, sent_bytes=0, received_bytes=0)])
+    state.fill(1, [msgspec.structs.replace(jobs[9], id=50, home_s=126.0, sent_bytes=0, received_bytes=0)])
     assert state.rates(127.0)[0] == 0.8, "seven of these jobs, and one that was recorded before"
     assert state.rates(137.0) == (0.0, 0.0, 0.0)
     state.apply(JobHome(jobs[9]))
