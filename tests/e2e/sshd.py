@@ -15,7 +15,8 @@ from tests.e2e.waiting import wait_until
 
 SSHD = "/usr/sbin/sshd"
 PORT = 2222
-# sshd passes E2E_MARK on, so that what an ssh session leaves is found (leftovers.py).
+# scp needs the subsystem. sshd passes E2E_MARK on, so that what a session leaves is found
+# (leftovers.py).
 CONFIG = """\
 Port {port}
 ListenAddress {address}
@@ -27,6 +28,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 AuthorizedKeysFile .ssh/authorized_keys
+Subsystem sftp internal-sftp
 SetEnv E2E_MARK={mark}
 """
 
