@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from termite.cli.readers.farm_questions import Coordinator
 from termite.cli.readers.terminal_keys import is_cut, keys_of
 from termite.engine.errors import UserError, first_error
 from termite.engine.history.live_stream import open_live_stream
-from termite.engine.history.logic.live_events import Snapshot
+from termite.engine.history.logic.live_events import Event, Snapshot
 from termite.engine.history.past_builds import PastBuilds
 from termite.engine.wire.addresses import join_address
 
@@ -149,13 +149,20 @@ async def show_master(path: Path, interval_s: float) -> None:
 
         async def follow() -> None:
             while events := await stream.wait_for_events():
-                for event in events:
-                    state.apply(event)
-                    if isinstance(event, Snapshot):  # the first one, or one after missed events
-                        await fill_from_records(state)
+                await take(state, events)
             raise UserError("the master has ended")
 
+        # A screen from before the first Snapshot would say for a second that there is no worker.
+        await take(state, await stream.wait_for_events())
         await screen.show(follow)
+
+
+async def take(state: TopState, events: Iterable[Event]) -> None:
+    """Follow events. After a Snapshot (the first one, or one after missed events) read records."""
+    for event in events:
+        state.apply(event)
+        if isinstance(event, Snapshot):
+            await fill_from_records(state)
 
 
 async def fill_from_records(state: TopState) -> None:
@@ -168,7 +175,7 @@ async def fill_from_records(state: TopState) -> None:
 
 async def show_farm(coordinator: Coordinator, interval_s: float) -> None:
     """Show the workers that a coordinator knows until the user quits."""
-    view = FarmView(join_address(*coordinator.address))
+    view = FarmView(join_address(*coordinator.address), trouble="the coordinator has not answered yet")
     screen = LiveScreen(interval_s, functools.partial(farm_lines, view), lambda key: press_in_farm(key, view))
     pause = functools.partial(trio.sleep, interval_s)
     await screen.show(lambda: follow_workers(coordinator, view, pause))

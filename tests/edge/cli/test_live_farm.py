@@ -48,6 +48,7 @@ async def test_a_farm_is_shown_as_its_coordinator_knows_it(tmp_path: Path, secre
         assert b"anna" in done.stdout
         with top_on_a_terminal(tmp_path, *words) as (terminal, process):
             await terminal.until("anna")
+            assert b"no worker is registered" not in terminal.sent, "nobody had answered then"
             await register(port, key, "berta")
             await terminal.until("2 workers")
             terminal.press(b"q")

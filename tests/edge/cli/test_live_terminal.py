@@ -137,6 +137,17 @@ async def test_it_shows_what_the_master_says_and_obeys_keys(tmp_path: Path) -> N
             assert max(terminal.lines) <= 24
 
 
+async def test_the_first_screen_is_true(tmp_path: Path) -> None:
+    """With an interval of a minute, it is the only one that is drawn without a key."""
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 100)
+        running = sum(1 for job in master.state.jobs.values() if job.sent_s)
+        with top_on_a_terminal(tmp_path, "--interval", "60") as (terminal, _):
+            await terminal.until("termite ")
+            await terminal.until(f"{running} running")
+            assert b"none: commands run on this machine" not in terminal.sent and b"master 0" not in terminal.sent
+
+
 def crowd(master: FakeMaster, count: int, since_s: float = 1e9) -> None:
     """Let so many jobs run, for long enough texts to fill a screen."""
     _, jobs = synthetic_build(20)
