@@ -33,7 +33,7 @@ STORES = ("small", "verified", "unverified")
 
 
 def fill(root: Path, size_bytes: int, *, is_verified: bool) -> None:
-    """Fill the store below `root` with random contents. Take the marks away unless `is_verified`."""
+    """Fill the store below `root` with random contents, without marks unless `is_verified`."""
     store = Cas(root, max_bytes=1 << 50, max_files=1 << 40)
     number = 0
     while size_bytes > 0:
@@ -64,7 +64,7 @@ def find_store(cache: Path) -> Path:
 
 
 def compile_once(fleet: daemons.Fleet, tree: Path, cache: Path, number: int) -> float:
-    """Compile one file on a new worker. Return the CPU of the worker and of its mirror in seconds."""
+    """Compile one file on a new worker. Return the CPU of it and of its mirror in seconds."""
     words = [str(COMMANDS / "termite"), "gcc", "-c", "x.c", "-o", f"x{number}.o"]
     with daemons.master(fleet, tree) as master:
         before_s = _children_s()

@@ -3,9 +3,9 @@
     PYTHONPATH=.:tools .venv/bin/python -m bench.once_cost [PAIRS [JOBS]]
 
 Two masters with simulated workers of their own take turns, a load of JOBS of Lua's jobs each. The
-other master is this program again, with the functions of `careless` in place of the product's: it
-writes no plan, holds no output, and compares no result with the disk. CPU is the time of the
-process (as in rusage), in whole ticks of 10 ms. Keep the machine idle.
+other master is this program again, with the functions of `careless` in place of the product's. The
+careless one writes no plan, holds no output, and compares no result with the disk. CPU is the time
+of the process (as in rusage), in whole ticks of 10 ms. Keep the machine idle.
 """
 
 import sys

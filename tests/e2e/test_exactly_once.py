@@ -276,7 +276,7 @@ def take_in(group: Path, *pids: int) -> None:
 
 @pytest.mark.skipif(not os.access(GROUPS / "cgroup.procs", os.W_OK), reason="no control groups (v2) to write to")
 def test_a_ci_runner_kills_everything_at_once_while_results_are_written(masters: FaultyMasters) -> None:
-    """The coordinator, the worker with its mirror, the master, make and the launcher die together."""
+    """Let the coordinator, the worker with its mirror, the master and make die together."""
     tree = masters.tree
     ONE_RUN.fill(tree, SERIAL)
     tree.write("job.sh", f"{ONE_RUN.script}; touch made")

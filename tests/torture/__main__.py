@@ -1,4 +1,4 @@
-"""Run rounds of the torture test for some minutes, attacks, sweeps and the soak; or sweep over all calls.
+"""Run rounds of the torture test, attacks, sweeps and the soak; or sweep over all calls.
 
     python -m tests.torture [--seed N] [--fault NAME] [--until MINUTES] [--rounds N] [--jobs N] [--list]
     python -m tests.torture --sweeps [GROUP] [--list]

@@ -2,8 +2,9 @@
 
 All that a daemon remembers of each name must level off. The tables of the master come from its
 status, those of the mirrors from the log line at the end of a lease. Each worker has a short lease
-and a long one, whose tables are compared: the master starts again in between. Resident memory, descriptors
-and mounts are printed; only tables are judged, because a process rarely gives memory back.
+and a long one, whose tables are compared: the master starts again in between. Resident memory,
+descriptors and mounts are printed; only tables are judged, because a process rarely gives memory
+back.
 """
 
 import random
@@ -142,7 +143,7 @@ def _judge_master(looks: list[tuple[int, dict[str, int]]]) -> list[str]:
 
 
 def _judge_mirrors(scene: Scene) -> list[str]:
-    """Read the tables of each mirror from its last words, and compare the short and the long lease."""
+    """Compare the tables of each mirror, which its last words have, of both leases."""
     problems = []
     for worker in WORKERS:
         looks = [(int(jobs), _tables_in(text)) for jobs, text in _STATISTICS.findall(_log_of(scene, worker))]

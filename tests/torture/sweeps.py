@@ -172,7 +172,7 @@ Work = Sequence[tuple[Group, Plan]]
 
 
 def run_some(base: Path, seed: int, end: float) -> Iterator[GroupResult]:
-    """Hit random points of all groups in turn until `end` (of time.monotonic), and yield the results.
+    """Hit random points of all groups in turn until `end` (of time.monotonic).
 
     Each user has his turn with warm leases and with cold ones. In each turn one set of daemons
     serves. A later turn goes on with the groups that the time was too short for.

@@ -30,8 +30,8 @@ class Patience:
     """The deadlines of those who wait for something that a connection brings.
 
     A deadline counts silence: each piece that arrives moves all of them, because all messages share
-    one line. A piece is a part of a message, a chunk, or bytes of a frame that is not complete. Short
-    messages are none: pings come for ever. Waiters that nothing moves give up after their time.
+    one line. A piece is a part of a message, a chunk, or bytes of a frame that is not complete.
+    Short messages are none: pings come for ever.
     """
 
     def __init__(self) -> None:

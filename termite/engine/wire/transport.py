@@ -60,8 +60,8 @@ class Connection:
 
     `peer` names the other side for people. `on_answered` is called after each request of the other
     side that was answered; None: nothing is called. `messages` counts the requests of both sides by
-    kind, without pings. `silence` says whether the other side is silent. `patience` bounds waits for
-    what comes over the connection.
+    kind, without pings. `silence` says whether the other side is silent. `patience` bounds waits
+    for what comes over the connection.
     """
 
     def __init__(self, stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> None:

@@ -24,7 +24,7 @@ def absence(known_s: float) -> Any:
 
 
 def unknown(parent: bytes, name: bytes, attr: Attr) -> Retryable:
-    """Return the error for a job that touches a name of which the master does not know what it is."""
+    """Return the error for a job that touches a name whose kind nobody knows."""
     path = os.fsdecode(b"/" + join(parent, name))
     return Retryable(Reason.LOOK_FAILED, f"{path!r}: {os.strerror(attr.size)}")
 

@@ -1,4 +1,4 @@
-"""Test what a request of the kernel does if the answer is an error of ours: its job is given back."""
+"""If the answer to a request of the kernel is an error of ours, its job is given back."""
 
 import os
 import stat

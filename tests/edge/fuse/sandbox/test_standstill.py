@@ -110,7 +110,7 @@ def test_one_that_does_not_read_its_order_is_killed(stage: Stage) -> None:
 def test_one_that_nobody_can_kill_costs_its_job_less_than_thirty_seconds(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, has_command: bool
 ) -> None:
-    """It waits in the kernel, before its command or behind it. A command may wait for a disk as it likes."""
+    """Let it wait in the kernel, before its command or behind it. A command may do so for ever."""
     monkeypatch.setattr(standstill, "process_state", lambda pid: "D")
     monkeypatch.setattr(standstill, "children_of", lambda pid: [1] * has_command)
     for now_s in (0.0, PATIENCE_S, PATIENCE_S + DEATH_S):

@@ -387,7 +387,7 @@ def test_a_new_directory_outside_the_writable_root_is_asked_for() -> None:
 
 
 def test_a_directory_of_which_nobody_knew_what_it_was_is_above_no_error() -> None:
-    """The mirror fails a look at such a name, and overlayfs looks below a directory for more of it."""
+    """Overlayfs looks below a directory for more of it, and the mirror fails such a look."""
     master = Master()
     master.change((b"inc", Attr(UNKNOWN, 107, 0)))
     tree = tree_of(master)
