@@ -56,7 +56,7 @@ static _Noreturn void give_up(struct conversation *talk, const char *reason, int
     if (!talk->is_spent && !talk->is_once) {
         check_may_run_here(talk->command, reason,
                            code == EXIT_LOST ? " (termite-ctl start starts one)" : " (termite-ctl shutdown ends it)");
-        dprintf(STDERR_FILENO, "termite: %s; running the command on this machine: %s\n", reason,
+        dprintf(STDERR_FILENO, "termite: 1 command runs on this machine: %s: %s\n", reason,
                 talk->command->argv[0]);
         stop_cancelling();
         run_command(talk->command, &(struct local_run){.recurse = false}, talk->shown);

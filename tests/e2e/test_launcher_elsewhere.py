@@ -55,7 +55,7 @@ def test_its_commands_run_where_it_is_and_that_is_said_once(there: Tree, way: li
     jobs = there.jobs()
     assert there.make("-f", "/dev/null").code == 2, "a build begins, in which nothing was said yet"
     done = there.plain(*way, "sh", script.format(LAUNCHER))
-    assert done == Outcome(0, plain.stdout, f"termite: {reason.words}; running the command on this machine\n".encode())
+    assert done == Outcome(0, plain.stdout, f"termite: 1 command runs on this machine: {reason.words}\n".encode())
     assert there.jobs() == jobs
     assert there.status()["fallbacks"][reason] >= 3
 
@@ -92,7 +92,7 @@ def test_what_only_root_can_change_is_elsewhere(there: Tree, enter: list[str], r
         for words in ((), (str(COMMANDS / "termite"),))
     )
     assert done.stdout == plain.stdout
-    assert done.stderr.startswith(f"termite: {reason.words}; running the command on this machine".encode()), done
+    assert done.stderr.startswith(f"termite: 1 command runs on this machine: {reason.words}".encode()), done
 
 
 @pytest.mark.attack
@@ -190,9 +190,7 @@ def test_a_make_in_a_user_namespace_below_a_build_runs_there(own_tree: Tree) -> 
     assert done.code == 0, done
     uids = [(own_tree.path / name).read_text() for name in ("far", "near")]
     assert uids == [f"{own_tree.where.uid}\n", "0\n"]
-    assert (
-        done.stderr.count(f"termite: {Reason.OTHER_USER.words}; running the command on this machine".encode()) == 1
-    ), done
+    assert done.stderr.count(f"termite: 1 command runs on this machine: {Reason.OTHER_USER.words}".encode()) == 1, done
     assert f"1 not run by a worker: {Reason.OTHER_USER.words}".encode() in done.stderr
 
 

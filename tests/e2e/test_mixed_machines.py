@@ -88,7 +88,7 @@ def test_another_architecture_is_not_leased_and_that_is_said_once(make_place: Ma
         whole.add_worker(like(where, "setarch", "i686"), "strange")
         whole.master.wait_for("worker-foreign")
         whole.tree.write("Makefile", "all: a b c\na b c: ; @echo $@ >$@\n")
-        line = b"termite: worker strange gets no commands: its machine is i686, this one is x86_64\n"
+        line = b"termite: started without worker strange: its machine is i686, this one is x86_64\n"
         done = whole.tree.make("-s", "-j3")
         assert (done.code, done.stderr) == (0, line), done
         assert whole.tree.make("-s", "-B", "-j3").stderr == b""

@@ -141,7 +141,7 @@ def test_the_status_for_people_says_what_a_job_costs_in_requests(tree: Tree) -> 
 def test_a_socket_in_the_tree_stays_on_its_worker_and_is_told_and_counted_as_one(tree: Tree) -> None:
     before = tree.status()
     done = tree.termite("python3", "-c", "import socket; socket.socket(1).bind('o.sock')")
-    said = f"termite: a socket stays on its worker: {tree.path}/o.sock (add a Local rule to run the command here)\n"
+    said = f"termite: 1 command left a socket on its worker: {tree.path}/o.sock (add a Local rule to run it here)\n"
     assert (done.code, done.stderr.decode()) == (0, said)
     after = tree.status()
     assert [after[key] - before[key] for key in ("sockets_left", "dropped_writes")] == [1, 0]

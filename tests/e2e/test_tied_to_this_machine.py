@@ -56,7 +56,7 @@ def test_a_front_end_below_it_builds_plainly_after_one_true_line(tree: Tree, loc
     jobs = tree.jobs()
     words = [*below(Reason.BELOW_FAKEROOT), str(COMMANDS / "termite-make"), "-s"]
     done = tree.plain(*words, timeout_s=LIMIT_S, env={"TERMITE_LOCAL": local})
-    assert done == Outcome(0, b"12:34\n", f"termite: {Reason.BELOW_FAKEROOT.words}: building locally\n".encode())
+    assert done == Outcome(0, b"12:34\n", f"termite: started without workers: {Reason.BELOW_FAKEROOT.words}\n".encode())
     assert tree.jobs() == jobs
 
 
@@ -92,7 +92,7 @@ def test_the_summary_of_a_build_counts_what_ran_below_it(own_tree: Tree) -> None
     own_tree.write("Makefile", f"all: far; @fakeroot $(MAKE) -s near\n{recipes}")
     done = own_tree.make("-s", env={"TERMITE_VERBOSE": "1"}, timeout_s=LIMIT_S)
     assert (done.code, done.stdout) == (0, b"0\n"), done
-    places = "jobs on workers: 1, on this machine: 2 (0 short, 1 by rule)"
+    places = "1 job ran on workers, 2 on this machine (0 short, 1 by rule)"
     said = f"{places}; 1 on this machine: {Reason.BELOW_FAKEROOT.words}"
     assert done.stderr == f"termite: {said}\n".encode()
     assert f"local     1 command: {Reason.BELOW_FAKEROOT.words}\n".encode() in own_tree.ctl("status").stdout

@@ -183,7 +183,7 @@ def test_a_write_to_a_cache_is_dropped_and_named_once(scene: Scene) -> None:
     before = scene.tree.status()
     for number in range(2):
         done = scene.run(f"mkdir -p ~/.cache/c; echo {number} >~/.cache/c/x; echo x >made{number}")
-        said = f"termite: dropped what was written to {cache}, outside the tree\n".encode() if not number else b""
+        said = f"termite: 1 command wrote to {cache}, outside the tree: dropped\n".encode() if not number else b""
         assert done == Outcome(0, b"", said)
         assert (scene.tree.path / f"made{number}").exists()
     after = scene.tree.status()

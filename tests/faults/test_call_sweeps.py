@@ -91,7 +91,7 @@ def problems(tree: Path, code: int = 0, out: bytes = OUTPUT, err: bytes = b"") -
 
 def test_one_run_is_right(after_one_run: Path) -> None:
     assert problems(after_one_run) == []
-    assert problems(after_one_run, err=b"termite: the master went away; running the command on this machine\n") == []
+    assert problems(after_one_run, err=b"termite: 1 command runs on this machine: the master went away\n") == []
 
 
 @pytest.mark.parametrize("name", ["log", "counter"])

@@ -24,7 +24,7 @@ def test_before_any_output_a_lost_master_costs_nothing_but_a_line(
         master.accept().vanish()
         status, out, err = finish(process)
     assert (status, out) == (0, b"run here\n")
-    assert err == b"termite: the master went away; running the command on this machine: echo\n"
+    assert err == b"termite: 1 command runs on this machine: the master went away: echo\n"
 
 
 def test_a_notice_is_not_output(launcher: Path, tree: Path, master: FakeMaster) -> None:
@@ -61,7 +61,7 @@ def test_after_other_output_a_lost_master_is_told_by_the_exit_code(
         talk.vanish()
         status, out, err = finish(process)
     assert (status, out) == (101, b"some")
-    assert err.startswith(b"termite: the master went away; running the command on this machine: echo\n")
+    assert err.startswith(b"termite: 1 command runs on this machine: the master went away: echo\n")
 
 
 def test_after_stdin_was_read_the_command_cannot_run_again(launcher: Path, tree: Path, master: FakeMaster) -> None:

@@ -247,7 +247,7 @@ def test_a_pipe_beside_a_terminal_is_compared(launcher: Path, tree: Path, master
         _, _, err = finish(process)
     os.close(leader)
     assert (text, process.returncode) == (b"v1\nv1\n", 0)
-    assert err.replace(b"termite: the command runs again; the output above is of its first run\n", b"") == b"e2\n"
+    assert err.replace(b"termite: 1 command runs again; the output above is of its first run\n", b"") == b"e2\n"
 
 
 # -- the kinds of stdin, stdout and stderr ----------------------------------------------------------------------------

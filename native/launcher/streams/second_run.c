@@ -293,7 +293,7 @@ _Noreturn void run_command(const struct command *command, const struct local_run
         }
     }
     if (is_on_terminal)
-        dprintf(STDERR_FILENO, "termite: the command runs again; the output above is of its first run\n");
+        dprintf(STDERR_FILENO, "termite: 1 command runs again; the output above is of its first run\n");
     if (!must_compare)
         exec_command(command, how);
     run.command = command;

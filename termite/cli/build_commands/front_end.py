@@ -14,6 +14,7 @@ from pathlib import Path
 from termite.cli import client
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell, is_there
 from termite.cli.build_commands.summary_lines import (
+    edge_lines,
     pages_lines,
     path_lines,
     place_lines,
@@ -33,7 +34,7 @@ from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 from termite.engine.nearest_name import wrong_name
-from termite.engine.status.control_requests import BeginBuild, EndBuild
+from termite.engine.status.control_requests import BeginBuild, ControlAnswer, EndBuild
 
 TYPE_CHECKING = False  # not typing's: every build waits for this import
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
-        say(f"{tie.words}: building locally")
+        say(f"started without workers: {tie.words}")
         return run_plainly(command_at(argv, at, directory))
     start_sweep()  # before the paths of other trees may be hidden
     moved = _enter_for_build(at, directory)
@@ -299,14 +300,8 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     except (UserError, RemoteProtocolError) as error:
         say(f"this build gets no summary: {error}")
         return
-    many, few = place_lines(end)
-    for line in (*many, *unseen_lines(end)):
+    for line in end_lines(end, is_verbose=bool(os.environ.get("TERMITE_VERBOSE"))):
         say(line)
-    parts = summary_parts(end)
-    if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
-        say("; ".join(parts))
-    for named in (*end.get("missing_edges", ()), *few, *path_lines(end)):
-        say(named)
     if file := os.environ.get("TERMITE_SUMMARY"):
         from termite.cli.written_files.summary_file import write_summary
 
@@ -314,6 +309,18 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
             say(trouble)
     for line in pages_lines(master.tree):
         say(line)
+
+
+def end_lines(end: ControlAnswer, *, is_verbose: bool) -> list[str]:
+    """Return the lines of a build's summary.
+
+    If all went as it should, there are none, unless `is_verbose`.
+    """
+    many, few = place_lines(end)
+    unseen = unseen_lines(end)
+    parts = summary_parts(end)
+    summary = ["; ".join(parts)] if len(parts) > 1 or is_verbose else []
+    return [*many, *unseen, *summary, *edge_lines(end), *few, *path_lines(end)]
 
 
 def say(line: str) -> None:

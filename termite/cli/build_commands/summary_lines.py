@@ -1,4 +1,8 @@
-"""Make the lines that a front end prints at the start of a build, and its summary at the end."""
+"""Make the lines that a front end prints at the start of a build, and its summary at the end.
+
+After `termite: `, each line of a build that ends well begins with `started`, or with a number of
+jobs or commands. Readers can thus tell these lines from errors (docs/use/reference.md).
+"""
 
 import contextlib
 import os
@@ -28,10 +32,10 @@ MISSES = {
     "owners": "that may show owners of files",
 }
 EVENTS = {
-    "written-twice": "written by two jobs at once",
-    "dropped": "written outside the tree, dropped",
-    "socket-left": "socket, stayed on its worker",
-    "later-code": "would make code run later, not taken from a worker",
+    "written-twice": "wrote this at the same time as another one",
+    "dropped": "wrote this outside the tree, where it was dropped",
+    "socket-left": "left this socket on a worker",
+    "later-code": "ran on this machine, because this would make code run later",
 }
 BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
 
@@ -41,7 +45,7 @@ def start_lines(reply: ControlAnswer) -> list[str]:
     lines = [reply["bad_rules"]] if reply.get("bad_rules") else []
     for one in reply.get("foreign", []):
         machines = f"its machine is {one['theirs']}, this one is {one['ours']}"
-        lines.append(f"worker {one['worker']} gets no commands: {machines}")
+        lines.append(f"started without worker {one['worker']}: {machines}")
     return lines
 
 
@@ -67,18 +71,26 @@ def place_lines(end: ControlAnswer) -> tuple[list[str], list[str]]:
     return many, few
 
 
+def edge_lines(end: ControlAnswer) -> list[str]:
+    """Return a line for each job that ran twice because the build file lacks a dependency."""
+    return [f"1 job ran twice: {line}" for line in end.get("missing_edges", ())]
+
+
 def path_lines(end: ControlAnswer) -> list[str]:
-    """Return a line for each path to which something happened, such as `EVENT: PATH (3 times)`."""
-    lines = []
-    for named in end["named"]:
-        times = f" ({named['count']} times)" if named["count"] > 1 else ""
-        lines.append(f"{EVENTS.get(named['event'], named['event'])}: {named['path']}{times}")
-    return lines
+    """Return a line for each path to which something happened, such as `3 jobs EVENT: PATH`."""
+    return [
+        f"{counted(named['count'], 'job')} {EVENTS.get(named['event'], named['event'])}: {named['path']}"
+        for named in end["named"]
+    ]
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 job` or `2 jobs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _here(place: ControlAnswer) -> str:
-    count = place["count"]
-    return f"{count} command{'s' if count > 1 else ''} ran on this machine"
+    return f"{counted(place['count'], 'command')} ran on this machine"
 
 
 def summary_parts(end: ControlAnswer) -> list[str]:
@@ -91,8 +103,8 @@ def summary_parts(end: ControlAnswer) -> list[str]:
     short, local = end.get("short", 0), end["local"]
     by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
     by_rule -= end.get("unseen_commands", 0)
-    local_jobs = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
-    parts = [f"jobs on workers: {end['remote']}, {local_jobs}{_results(end)}"]
+    local_jobs = f"{short + local} on this machine ({short} short, {by_rule} by rule)"
+    parts = [f"{counted(end['remote'], 'job')} ran on workers, {local_jobs}{_results(end)}"]
     told = [(tie, count) for tie, count in tied.items() if tie not in BY_PLACE]
     failed = [(reason, count) for reason, count in fallbacks.items() if reason not in BY_PLACE]
     parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in told]
@@ -127,4 +139,4 @@ def pages_lines(tree: Path) -> Iterator[str]:
             from termite.cli.written_files.web_address import read_address
 
             if url := read_address(file):
-                yield f"pages of this build: {url}"
+                yield f"started pages of this build: {url}"

@@ -1,5 +1,6 @@
 """Say after a build which programs of the user its commands could not have on workers."""
 
+from termite.cli.build_commands.summary_lines import counted
 from termite.engine.errors import Reason
 from termite.engine.status.control_requests import ControlAnswer
 
@@ -21,5 +22,5 @@ def unseen_lines(end: ControlAnswer) -> list[str]:
     programs = ", ".join(list(unseen)[:NAMED_PROGRAMS])
     more = f" and {len(unseen) - NAMED_PROGRAMS} more" if len(unseen) > NAMED_PROGRAMS else ""
     end["unseen_commands"] = count
-    commands = "1 command" if count == 1 else f"{count} commands"
-    return [f"{commands} ran on this machine, because jobs may not see {programs}{more} (termite-master -export DIR)"]
+    ran = f"{counted(count, 'command')} ran on this machine, because jobs may not see {programs}{more}"
+    return [f"{ran} (termite-master -export DIR)"]

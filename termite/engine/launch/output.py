@@ -24,7 +24,7 @@ PUSH_RETRY_S = 0.05  # the launcher's socket was full
 KEPT_OUTPUT_BYTES = 1024 * 1024
 KEPT_RUN_BYTES = 16 * 1024 * 1024
 PIECE_BYTES = 100  # what a piece takes beside its content; a program may write byte by byte
-RAN_TWICE = "termite: the command ran again and printed something else; some output above may be of the first run"
+RAN_TWICE = "termite: 1 command ran again and printed something else; some output above may be of the first run"
 # Kinds of stdout and stderr that nobody reads before the end of the job.
 UNREAD = {OutputKind.FILE, OutputKind.NULL, OutputKind.COLLECTED}
 

@@ -118,7 +118,7 @@ async def fall_back(
         again = ", again from its beginning" if job.output.has_shown else ""
         deed = f" ({reason.deed}; its further ones are only counted)" if reason.deed else ""
         text = _text(job, reason, detail)
-        await job.launcher.notice(f"termite: {text}; running the command on this machine{again}{deed}")
+        await job.launcher.notice(f"termite: 1 command runs on this machine{again}: {text}{deed}")
     await run_local(master, job, derived)
     return None
 

@@ -40,7 +40,7 @@ async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[byt
         log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
     for path in conflicts:
         await job.launcher.notice(
-            f"termite: two jobs wrote {_absolute(path)} at the same time; keeping the version of this job"
+            f"termite: 2 jobs wrote {_absolute(path)} at the same time; keeping the version of this one"
         )
     if ran.dropped:
         await report_dropped(master, job, ran.dropped)
@@ -134,11 +134,11 @@ async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -
         counters.count_paths(PathEvent.SOCKET_LEFT, absolute(sockets))
     for place in writes.dropped:
         if master.notices.select_new(NoticeKind.DROPPED_PLACE, [os.fsencode(place)]):
-            await job.launcher.notice(f"termite: dropped what was written to {printable(place)}, outside the tree")
+            await job.launcher.notice(f"termite: 1 command wrote to {printable(place)}, outside the tree: dropped")
     lost = [os.fsencode(path)[1:] for path in writes.lost]
     for paths, kind, text in (
-        (lost, NoticeKind.DROPPED, "dropped files outside the tree"),
-        (sockets, NoticeKind.SOCKET_LEFT, "a socket stays on its worker"),
+        (lost, NoticeKind.DROPPED, "wrote files outside the tree, which were dropped"),
+        (sockets, NoticeKind.SOCKET_LEFT, "left a socket on its worker"),
     ):
         if named := master.notices.select_new(kind, paths):
             names = ", ".join(absolute(named))
@@ -146,7 +146,7 @@ async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -
             is_full = any(master.notices.is_place_full(kind, path) for path in named)
             last = "; others near it are only counted" if is_full else ""
             await job.launcher.notice(
-                f"termite: {text}: {names}{rest} (add a Local rule to run the command here{last})"
+                f"termite: 1 command {text}: {names}{rest} (add a Local rule to run it here{last})"
             )
 
 

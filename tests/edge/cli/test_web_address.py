@@ -85,7 +85,7 @@ def test_the_address_is_written_for_its_user_as_long_as_pages_are_served(tree: P
 
 
 def test_a_build_says_where_its_pages_are(tree: Path) -> None:
-    line = f"termite: pages of this build: {URL}"
+    line = f"termite: started pages of this build: {URL}"
     assert built(tree, TERMITE_VERBOSE="1")[1] is False
     write_address(web_address_file(tree), URL)
     lines, is_imported = built(tree, TERMITE_VERBOSE="1")

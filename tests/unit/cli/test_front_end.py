@@ -98,7 +98,7 @@ def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -
     counters.fallbacks, counters.failed, counters.sockets_left = Counter({Reason.NO_WORKER: 2}), 2, 1
     end = build_summary(counters)
     assert summary_parts(end) == [
-        "jobs on workers: 0, on this machine: 0 (0 short, 0 by rule)",
+        "0 jobs ran on workers, 0 on this machine (0 short, 0 by rule)",
         "2 not run by a worker: no worker is available",
         "given to another worker: 1",
         "run again on the same worker: 2",
@@ -167,7 +167,7 @@ def test_what_ran_here_for_a_place_is_no_further_part_of_the_summary() -> None:
     counters = Counters(remote=1, local=3)
     counters.tied = Counter({Reason.WRITES_OUTSIDE: 1, Reason.NAMES_PRIVATE: 1})
     counters.fallbacks = Counter({Reason.WRITES_OUTSIDE: 1})
-    assert summary_parts(build_summary(counters)) == ["jobs on workers: 1, on this machine: 3 (0 short, 0 by rule)"]
+    assert summary_parts(build_summary(counters)) == ["1 job ran on workers, 3 on this machine (0 short, 0 by rule)"]
 
 
 def test_the_summary_has_the_results_of_earlier_runs_and_the_commonest_reasons_without_one() -> None:

@@ -76,17 +76,20 @@ class SilenceNotices:
             job = told if jobs.get(told.id) is told else next(iter(waiting or jobs.values()))
         # If the launcher does not read, the notice goes out with its next frame.
         with suppress(LauncherGone), trio.move_on_after(0):
-            await job.launcher.notice(f"termite: worker {change.worker} {self._text(change, waiting)}")
+            await job.launcher.notice(f"termite: {self._text(change, waiting)}")
 
     def _text(self, change: SilenceChange, waiting: list[Job]) -> str:
+        """Return the line about a change. It begins with the number of commands that wait."""
+        count, worker, lasted = len(waiting), change.worker, f"{change.lasted_s:.0f} s"
+        commands = "1 command" if count == 1 else f"{count} commands"
         if change.step is Silence.ENDED:
-            return f"answers again, after {change.lasted_s:.0f} s"
+            return f"{commands} of worker {worker} can go on: it answers again, after {lasted}"
         if change.step is Silence.LOST:
-            return f"was silent for {change.lasted_s:.0f} s and is given up: its commands start again"
+            return f"{commands} of worker {worker} can start again: it was silent for {lasted} and is given up"
         named = "; ".join(_shown(self._master, job) for job in waiting[:NAMED_COMMANDS])
         more = f" and {len(waiting) - NAMED_COMMANDS} more" if len(waiting) > NAMED_COMMANDS else ""
-        commands = "1 command waits" if len(waiting) == 1 else f"{len(waiting)} commands wait"
-        return f"has been silent for {change.lasted_s:.0f} s; {commands} for it: {named}{more}"
+        wait = "waits" if count == 1 else "wait"
+        return f"{commands} {wait} for worker {worker}, which has been silent for {lasted}: {named}{more}"
 
 
 def _shown(master: Master, job: Job) -> str:

@@ -283,7 +283,7 @@ def a_process(pid: int | None = None) -> "Iterator[subprocess.Popen[bytes]]":
         yield process
 
 
-HERE = b"; running the command on this machine\n"
+HERE = b"termite: 1 command runs on this machine: "
 
 
 def lost_worker() -> Retryable:
@@ -1033,7 +1033,7 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
         told = await launched.first(2)
         assert told[0] == (
             b"N",
-            b"termite: worker w1: the connection failed: lost" + HERE,
+            HERE + b"worker w1: the connection failed: lost\n",
         )
         launched.end_command()
     assert world.master.counters.fallbacks == {Reason.CONNECTION_LOST: 1}
@@ -1048,7 +1048,7 @@ async def test_a_worker_without_room_is_named_once_in_a_build_with_what_to_do(tm
     notices = [await world.say("gcc", str(number)) for number in range(3)]
     assert [len(told) for told in notices] == [2, 1, 1], "one notice, and then only the word to execute"
     said = notices[0][0][1].decode()
-    assert said.startswith(f"termite: worker w0: {reason.words}: no room; running the command on this machine (")
+    assert said.startswith(f"termite: 1 command runs on this machine: worker w0: {reason.words}: no room (")
     assert reason.deed in said and "only counted" in said
     assert world.master.counters.fallbacks == {reason: 3}
 
@@ -1058,7 +1058,7 @@ async def test_a_result_that_may_still_change_is_made_here_at_once_and_no_worker
     world = World(tmp_path, script(end=NotAtRest()), script(end=ran()))
     async with world.launcher("gcc") as launched:
         told = await launched.first(2)
-        assert told[0] == (b"N", b"termite: files of the job changed after its end" + HERE)
+        assert told[0] == (b"N", HERE + b"files of the job changed after its end\n")
         launched.end_command()
     assert world.steps == ["drain", "run on w0"]
     assert world.master.counters.fallbacks == {Reason.NOT_AT_REST: 1}
@@ -1091,7 +1091,7 @@ async def test_a_file_that_no_worker_can_read_right_is_no_workers_fault(
     world = World(tmp_path, failed, failed, failed)
     async with world.launcher("gcc") as launched:
         told = await launched.first(2)
-        assert told[0] == (b"N", b"termite: " + words + HERE)
+        assert told[0] == (b"N", HERE + words + b"\n")
         launched.end_command()
     assert world.steps == ["drain", "run on w0", "drain", "run on w1", "drain", "run on w2"]
     assert world.master.counters.retries.total() == 0
@@ -1625,7 +1625,7 @@ async def test_a_command_that_names_a_descriptor_of_this_machine_runs_here(tmp_p
     world = World(tmp_path)
     async with world.launcher("gcc", fields={"inherited": b"7"}) as launched:
         frames = await launched.rest()
-    notice = f"termite: {Reason.DESCRIPTOR_INHERITED.words}: descriptor 7; running the command on this machine\n"
+    notice = f"termite: 1 command runs on this machine: {Reason.DESCRIPTOR_INHERITED.words}: descriptor 7\n"
     assert frames == [(b"N", notice.encode()), (b"X", b"recurse=0\0")]
     async with world.launcher("gcc", TERMITE_LOCAL="never", fields={"inherited": b"7"}) as launched:
         frames = await launched.rest()
@@ -1644,7 +1644,7 @@ async def test_a_command_that_needs_this_machine_runs_here_at_once(tmp_path: Pat
     world = World(tmp_path, run, run, run)
     async with world.launcher("gcc") as launched:
         frames = await launched.rest()
-    notice = f"termite: {reason.words}: a detail; running the command on this machine\n"
+    notice = f"termite: 1 command runs on this machine: {reason.words}: a detail\n"
     assert frames == [(b"N", notice.encode()), (b"X", b"recurse=0\0")]
     assert len(runs) == 1
     assert world.master.counters.fallbacks == {reason: 1}
@@ -1660,7 +1660,7 @@ async def test_without_descriptors_for_newcomers_a_command_runs_here(
         async with world.launcher("gcc") as launched:
             told = await launched.first(1 + is_first)
             assert told[-1][0] == b"X"
-            assert not is_first or b"files are open (ulimit -n); running the command on this machine" in told[0][1]
+            assert not is_first or b"files are open (ulimit -n)" in told[0][1]
             launched.end_command()
     async with world.launcher("gcc", TERMITE_LOCAL="never") as launched:
         assert (await launched.rest())[-1] == (b"E", b"code=103\0")
@@ -1785,7 +1785,7 @@ async def test_a_launcher_that_sees_other_files_runs_its_command_and_says_so_onc
     for count in (2, 1):
         async with world.launcher("gcc", fields={"stdin": b"null", **differs}) as launched:
             told = await launched.first(count)
-        line = f"termite: {reason.words}; running the command on this machine\n".encode()
+        line = f"termite: 1 command runs on this machine: {reason.words}\n".encode()
         assert told == [(b"N", line), (b"X", b"recurse=0\0")][2 - count :]
     assert world.steps == [], "no worker has heard of it"
     assert world.master.counters.fallbacks == {reason: 2}
@@ -1847,7 +1847,7 @@ async def test_what_stays_there_is_named_by_what_it_is(tmp_path: Path) -> None:
     told = await world.say("gcc")
     assert [frame for frame in told if frame[0] == b"N"] == [
         (b"N", b"termite: dropped what was written to __pycache__, outside the tree\n"),
-        (b"N", b"termite: a socket stays on its worker: /%b (add a Local rule to run the command here)\n" % inside),
+        (b"N", b"termite: 1 command left a socket on its worker: /%b (add a Local rule to run it here)\n" % inside),
     ]
     counters = world.master.counters
     assert (counters.remote, counters.dropped_writes, counters.sockets_left) == (1, 1, 1)
@@ -1867,7 +1867,7 @@ async def test_what_wrote_outside_the_tree_runs_here_and_nothing_of_it_comes_hom
         launched.end_command()
     assert told[-1] == (b"X", b"recurse=0\0")
     assert not [content for kind, content in told if kind == b"O"], "the held output is dropped"
-    assert told[0] == (b"N", b"termite: writes outside the tree: /srv/x/a, /srv/x/b" + HERE)
+    assert told[0] == (b"N", HERE + b"writes outside the tree: /srv/x/a, /srv/x/b\n")
     assert world.tree.published == []
     counters = world.master.counters
     assert counters.fallbacks == {Reason.WRITES_OUTSIDE: 1} and counters.outside == {"/srv/x": 1}
@@ -1878,7 +1878,7 @@ async def test_what_wrote_outside_the_tree_runs_here_and_nothing_of_it_comes_hom
 async def test_one_write_that_is_missed_among_droppable_ones_is_enough(tmp_path: Path) -> None:
     world = World(tmp_path, wrote(b"root/.cache/a", b"root/.config/b", b"usr/__pycache__/c"))
     told = await world.say("gcc", HOME="/root")
-    assert told[0] == (b"N", b"termite: writes outside the tree: /root/.config/b" + HERE)
+    assert told[0] == (b"N", HERE + b"writes outside the tree: /root/.config/b\n")
 
 
 @pytest.mark.logs("job-fell-back")
@@ -1905,7 +1905,7 @@ async def test_the_summary_of_a_build_is_enough_for_commands_that_must_run_here(
     world = World(tmp_path, *refusals())
     told = [await world.say("strip", name) for name in ("f", "f2", "g")]
     assert [len(lines) for lines in told] == [2, 1, 2], "each place is named once"
-    assert told[0][0] == (b"N", f"termite: {reason.words}: '/p/f'".encode() + HERE)
+    assert told[0][0] == (b"N", HERE + f"{reason.words}: '/p/f'\n".encode())
     world = World(tmp_path, *refusals())
     world.master.builds = 1
     assert [await world.say("strip", name) for name in ("f", "f2", "g")] == 3 * [[(b"X", b"recurse=0\0")]]
@@ -2082,7 +2082,7 @@ async def test_a_droppable_place_is_named_once_and_what_is_dropped_there_is_coun
     world = World(tmp_path, *(script(end=msgspec.structs.replace(ran(), dropped=dropped)) for dropped in runs))
     told = [frame for _ in runs for frame in await world.say("gcc", HOME="/root") if frame[0] == b"N"]
     assert told == [
-        (b"N", b"termite: dropped what was written to /root/.cache, outside the tree\n"),
+        (b"N", b"termite: 1 command wrote to /root/.cache, outside the tree: dropped\n"),
         (b"N", b"termite: dropped what was written to __pycache__, outside the tree\n"),
     ]
     assert world.master.counters.dropped_writes == 11
@@ -2110,7 +2110,7 @@ async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path:
         world.master.settled_check.request()
         async with world.launcher("gcc") as launched:
             told = await launched.first(2)
-            assert b"could not be checked: OSError('disk')" + HERE.rstrip() in told[0][1]
+            assert b"could not be checked: OSError('disk')" in told[0][1] and HERE in told[0][1]
             launched.end_command()
             await world.until_no_slot_is_taken()
 

@@ -20,9 +20,9 @@ def test_what_happened_to_a_path_many_times_is_one_line_of_the_summary() -> None
         counters.count_paths(PathEvent.DROPPED, ["a", "b"])
     counters.count_paths(PathEvent.WRITTEN_TWICE, ["a"])
     assert path_lines(build_summary(counters)) == [
-        "written outside the tree, dropped: a (100 times)",
-        "written outside the tree, dropped: b (100 times)",
-        "written by two jobs at once: a",
+        "100 jobs wrote this outside the tree, where it was dropped: a",
+        "100 jobs wrote this outside the tree, where it was dropped: b",
+        "1 job wrote this at the same time as another one: a",
     ]
     assert EVENTS.keys() == set(PathEvent)
 
