@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { USUAL_OPEN_FILES = 1024 };
+enum { USUAL_OPEN_FILES = 1024, OPEN_FILES_OF_CONTAINERS = 1 << 20 };
 
 /* Write `text` to an existing file. Return false, with errno, if that fails. */
 static bool write_file(const char *path, const char *text)
@@ -113,23 +113,42 @@ void look_at_core_pattern(void)
         close(fd);
 }
 
-/* Set a limit of the submitter, or what this machine allows of it. Most submitters have no limit,
- * or one that nobody reaches, and a program that meets a lower one says so. With too small a stack
- * it crashes, so that such a command runs on the submitter's machine. */
-static void set_submitters_limit(int resource, unsigned long long soft, unsigned long long hard)
+/* Have the command run on the submitter's machine if this one does not allow its limit.
+ *
+ * No limit at all is usual, and is no wish for more than a worker has. The stack is an exception:
+ * with too small a one, a program crashes. In containers a million open files are usual, and
+ * nobody wants so many. */
+static void refuse_high_limit(int resource, unsigned long long soft, unsigned long long allowed)
+{
+    static const char *const words[RLIM_NLIMITS] = {
+        [RLIMIT_STACK] = "limit-s", [RLIMIT_NOFILE] = "limit-n", [RLIMIT_AS] = "limit-v",  [RLIMIT_DATA] = "limit-d",
+        [RLIMIT_FSIZE] = "limit-f", [RLIMIT_CPU] = "limit-t",    [RLIMIT_CORE] = "limit-c"};
+    bool is_usual = (soft == RLIM_INFINITY && resource != RLIMIT_STACK) ||
+                    (resource == RLIMIT_NOFILE && soft >= OPEN_FILES_OF_CONTAINERS);
+    if (soft > allowed && !is_usual && words[resource])
+        end_with("here", words[resource]);
+}
+
+/* Set a limit to what this machine allows of it. */
+static void set_limit(int resource, unsigned long long soft, unsigned long long hard, bool is_submitters)
 {
     struct rlimit here;
     if (getrlimit(resource, &here) != 0)
         return;
-    if (soft > here.rlim_max && resource == RLIMIT_STACK)
-        end_with("here", "stack");
     if (resource == RLIMIT_CORE && is_core_for_program)
         soft = hard = 1; /* 0 would keep no core from the program (core(5)) */
+    else if (is_submitters)
+        refuse_high_limit(resource, soft, here.rlim_max);
     rlim_t most = lower(hard, here.rlim_max);
     struct rlimit both = {.rlim_cur = lower(soft, most), .rlim_max = most};
     bool is_same = both.rlim_cur == here.rlim_cur && both.rlim_max == here.rlim_max;
     if (!is_same && setrlimit(resource, &both) != 0)
         fail_errno("cannot limit", "a resource");
+}
+
+static void set_submitters_limit(int resource, unsigned long long soft, unsigned long long hard)
+{
+    set_limit(resource, soft, hard, true);
 }
 
 /* Let a job raise its number of open files, as in a plain build, but to half of the worker's only.
@@ -153,8 +172,8 @@ static void apply_limits(const struct job *job)
 {
     struct rlimit files = {0};
     (void)getrlimit(RLIMIT_NOFILE, &files);
-    set_submitters_limit(RLIMIT_CORE, 0, RLIM_INFINITY);
-    set_submitters_limit(RLIMIT_NOFILE, USUAL_OPEN_FILES, RLIM_INFINITY);
+    set_limit(RLIMIT_CORE, 0, RLIM_INFINITY, false);
+    set_limit(RLIMIT_NOFILE, USUAL_OPEN_FILES, RLIM_INFINITY, false);
     for_each_limit(job->limits, set_submitters_limit);
     keep_half_of_open_files(files.rlim_max);
     if (job->processes)

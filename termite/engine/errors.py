@@ -66,7 +66,7 @@ class Reason(enum.StrEnum):
     PROCESS_LEFT = "process-left"
     SPACE_ASKED = "space-asked"
     DEVICE_MADE = "device-made"
-    STACK_TOO_LARGE = "stack-too-large"
+    LIMIT_TOO_HIGH = "limit-too-high"
     DESCRIPTOR_INHERITED = "descriptor-inherited"
     READS_TERMINAL = "reads-terminal"
     UNSEEN_PROGRAM = "unseen-program"
@@ -163,7 +163,7 @@ _WORDS = {
     Reason.PROCESS_LEFT: "leaves a process in the background, which would end with the job",
     Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
     Reason.DEVICE_MADE: "makes a device (mknod)",
-    Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
+    Reason.LIMIT_TOO_HIGH: "a limit of the command (ulimit) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
     Reason.READS_TERMINAL: "reads from the terminal",
     Reason.UNSEEN_PROGRAM: "uses a private program or file that jobs may not see (termite-master -export DIR shows it)",
@@ -228,7 +228,7 @@ _FOR_HERE = frozenset(
         Reason.PROCESS_LEFT,
         Reason.SPACE_ASKED,
         Reason.DEVICE_MADE,
-        Reason.STACK_TOO_LARGE,
+        Reason.LIMIT_TOO_HIGH,
         Reason.LINKED_FILE,
         Reason.READS_TERMINAL,
     }

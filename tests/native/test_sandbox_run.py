@@ -161,15 +161,26 @@ def test_it_has_the_limits_of_its_submitter(sandboxes: Sandboxes) -> None:
 
 
 def test_a_soft_limit_that_is_too_high_here_sends_the_command_home(sandboxes: Sandboxes) -> None:
-    narrow = replace(sandboxes, enter=("prlimit", "--stack=8388608:16777216", *sandboxes.enter))
-    assert narrow.sh("ulimit -s; ulimit -Hs", limits="3:16777216:-").out == "16384\n16384\n"
-    job = narrow.sh("echo not reached", limits="3:16777217:-")
-    assert (job.out, job.fields) == ("", {"here": "stack"})
+    most = {"nofile": "2000", "as": "8000000000", "data": "4000000000", "fsize": "4000000", "cpu": "5000", "core": "0"}
+    words = [f"--{name}={limit}:{limit}" for name, limit in most.items()]
+    narrow = replace(sandboxes, enter=("prlimit", "--stack=8388608:16777216", *words, *sandboxes.enter))
+    allowed = "0:5000:-,1:4000000:-,2:4000000000:-,3:16777216:-,4:0:-,7:2000:-,9:8000000000:-"
+    assert narrow.sh("ulimit -s; ulimit -Hs; ulimit -n; ulimit -t", limits=allowed).out.split()[:2] == ["16384"] * 2
+    too_high = {"t": "0:5001:-", "f": "1:4000001:-", "d": "2:4000000001:-", "s": "3:16777217:-", "n": "7:2001:-"}
+    too_high |= {"v": "9:8000000001:-"}
+    if not Path("/proc/sys/kernel/core_pattern").read_text().startswith(("|", "@")):  # then no core is kept anyway
+        too_high["c"] = "4:1:-"
+    for name, limit in too_high.items():
+        job = narrow.sh("echo not reached", limits=limit)
+        assert (job.out, job.fields) == ("", {"here": f"limit-{name}"}), name
 
 
-def test_other_limits_are_lowered_to_what_is_allowed_here(sandboxes: Sandboxes) -> None:
-    narrow = replace(sandboxes, enter=("prlimit", "--nofile=600:600", *sandboxes.enter))
-    assert narrow.sh("ulimit -n; ulimit -Hn", limits="7:1000:-").out == "600\n600\n"
+def test_what_is_usual_is_lowered_to_what_is_allowed_here(sandboxes: Sandboxes) -> None:
+    """No limit is usual, and so are a million open files in a container."""
+    narrow = replace(sandboxes, enter=("prlimit", "--nofile=600:600", "--fsize=5120:5120", *sandboxes.enter))
+    assert narrow.sh("ulimit -n; ulimit -Hn; ulimit -f", limits="7:1048576:1048576,1:-:-").out == "600\n600\n10\n"
+    assert narrow.sh("ulimit -n", limits="7:-:-").out == "600\n"
+    assert narrow.sh("ulimit -n; ulimit -Hn").out == "600\n600\n", "nothing was told of the submitter"
     assert narrow.sh("ulimit -n; ulimit -Hn", limits="7:200:-").out == "200\n300\n", "half of it, as ever"
 
 

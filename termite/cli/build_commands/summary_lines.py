@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from termite.cli.amounts import counted
 from termite.cli.places import web_address_file
 from termite.engine.errors import Reason, UserError, words_of
 from termite.engine.paths import is_inside
@@ -82,11 +83,6 @@ def path_lines(end: ControlAnswer) -> list[str]:
         f"{counted(named['count'], 'job')} {EVENTS.get(named['event'], named['event'])}: {named['path']}"
         for named in end["named"]
     ]
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 job` or `2 jobs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _here(place: ControlAnswer) -> str:

@@ -1,6 +1,6 @@
 """Say after a build which programs of the user its commands could not have on workers."""
 
-from termite.cli.build_commands.summary_lines import counted
+from termite.cli.amounts import counted
 from termite.engine.errors import Reason
 from termite.engine.status.control_requests import ControlAnswer
 

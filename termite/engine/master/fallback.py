@@ -67,6 +67,8 @@ def _is_known(master: Master, job: Job, reason: Reason, named: str) -> bool:
 
     The summary of a build counts the commands, and names each place outside the tree.
     """
+    if reason is Reason.LIMIT_TOO_HIGH:  # the summary does not name the limit
+        return not master.notices.select_new(reason, [named.encode()])
     if not (reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT)):
         return False
     return master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place or named)])

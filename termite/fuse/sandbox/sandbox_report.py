@@ -28,7 +28,16 @@ SENT_HOME = {
     "links": Reason.LINKS_COMPARED,
     "space": Reason.SPACE_ASKED,
     "device": Reason.DEVICE_MADE,
-    "stack": Reason.STACK_TOO_LARGE,
+}
+# Those for a limit of the submitter that is higher than this machine allows.
+HIGH_LIMITS = {
+    "limit-s": "stack (ulimit -s)",
+    "limit-n": "open files (ulimit -n)",
+    "limit-v": "address space (ulimit -v)",
+    "limit-d": "data (ulimit -d)",
+    "limit-f": "file size (ulimit -f)",
+    "limit-t": "CPU time (ulimit -t)",
+    "limit-c": "core file (ulimit -c)",
 }
 
 # The callers of execvp (a shell, make) turn these into "not found", and other errors into 126.
@@ -97,6 +106,8 @@ def sandbox_result(
     """
     if "error" in fields:
         raise Retryable(Reason.SANDBOX_FAILED, fields["error"])
+    if limit := HIGH_LIMITS.get(fields.get("here", "")):
+        raise Retryable(Reason.LIMIT_TOO_HIGH, limit)
     if "here" in fields:
         raise Retryable(SENT_HOME.get(fields["here"], Reason.SANDBOX_FAILED))
     if "busy" in fields:
