@@ -105,12 +105,13 @@ def test_termite_cmake_configures_and_builds_an_unmodified_project(project: Proj
     jobs = project.tree.jobs
     project.configure()
     project.build()
-    plain = project.products()
+    plain, makefile = project.products(), _makefile(project)
     project.run("rm", "-rf", "build")
 
     before = jobs(), jobs("local")
     project.configure(program="termite-cmake")
     assert (jobs(), jobs("local")) == before, "checks stay here"
+    assert _makefile(project) == makefile, "CMake's own targets have no launcher"
     done = project.build(program="termite-cmake")
     assert done.stderr == b"", done
     assert project.compiled(done) == SOURCES
@@ -225,6 +226,12 @@ def test_why_explains_a_command_as_ninja_shows_it(tree: Tree) -> None:
     said = tree.ctl("why", "/usr/bin/cmake", "-P", "cmake_install.cmake").stdout.decode()
     assert "place      local\n" in said
     assert "cmake plugin" in said
+
+
+def _makefile(project: Project) -> str:
+    """Return the text of the upper makefile, in which CMake's own targets are."""
+    file = project.tree.path / "build/Makefile"
+    return file.read_text() if file.exists() else ""
 
 
 def _commands(project: Project) -> bytes:
