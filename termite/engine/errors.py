@@ -66,6 +66,7 @@ class Reason(enum.StrEnum):
     PROCESS_LEFT = "process-left"
     SPACE_ASKED = "space-asked"
     DEVICE_MADE = "device-made"
+    CROSSED_DEVICES = "crossed-devices"
     LIMIT_TOO_HIGH = "limit-too-high"
     DESCRIPTOR_INHERITED = "descriptor-inherited"
     READS_TERMINAL = "reads-terminal"
@@ -163,6 +164,7 @@ _WORDS = {
     Reason.PROCESS_LEFT: "leaves a process in the background, which would end with the job",
     Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
     Reason.DEVICE_MADE: "makes a device (mknod)",
+    Reason.CROSSED_DEVICES: "renames a directory of an earlier command, or links across /tmp (EXDEV)",
     Reason.LIMIT_TOO_HIGH: "a limit of the command (ulimit) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
     Reason.READS_TERMINAL: "reads from the terminal",
@@ -231,6 +233,7 @@ _FOR_HERE = frozenset(
         Reason.LIMIT_TOO_HIGH,
         Reason.LINKED_FILE,
         Reason.READS_TERMINAL,
+        Reason.CROSSED_DEVICES,
     }
 )
 
@@ -381,10 +384,7 @@ class Stale(TermiteError):
 def errors_in(group: BaseExceptionGroup[E]) -> Iterator[E]:
     """Yield the errors in a group and in the groups inside it, in their order."""
     for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from errors_in(error)
-        else:
-            yield error
+        yield from errors_in(error) if isinstance(error, BaseExceptionGroup) else (error,)
 
 
 @contextlib.contextmanager

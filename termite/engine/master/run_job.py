@@ -53,6 +53,7 @@ from termite.engine.master.job_reports import (
     report_result,
 )
 from termite.engine.master.local_jobs import run_local, start_at_once, start_local, start_unrecalled, tie_by_environment
+from termite.engine.master.remote_runs.crossed_devices import refuse_crossed_devices
 from termite.engine.master.remote_runs.dispatch import dispatch
 from termite.engine.master.remote_runs.late_inputs import check_failure
 from termite.engine.master.remote_runs.learnt_run_times import learn_run_time
@@ -334,6 +335,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
                 raise Outdated("a symlink to a private file was met")
             await check_result(master, job, ran)
             await job.output.check_end()
+            refuse_crossed_devices(job, ran)
             timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
             if observer is not None and master.config.trace and (ran.exit.code or ran.exit.signal):
                 await check_failure(master, job, ran, observer, timing)

@@ -1875,6 +1875,20 @@ async def test_what_wrote_outside_the_tree_runs_here_and_nothing_of_it_comes_hom
 
 
 @pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize("code", [0, 1])
+async def test_what_fails_because_a_job_has_several_file_systems_runs_here(tmp_path: Path, code: int) -> None:
+    said = b"2OSError: [Errno 18] Invalid cross-device link: 'a' -> 'b'\n"
+    world = World(tmp_path, script(said, end=ran(code)))
+    async with world.launcher("rename", "a", "b", fields=PIPES) as launched:
+        told = await launched.rest()
+        if code:
+            launched.end_command()
+    shown = [content for kind, content in told if kind == b"E"]
+    assert (shown != [], world.tree.published != []) == (not code, not code)
+    assert world.master.counters.fallbacks == ({Reason.CROSSED_DEVICES: 1} if code else {})
+
+
+@pytest.mark.logs("job-fell-back")
 async def test_one_write_that_is_missed_among_droppable_ones_is_enough(tmp_path: Path) -> None:
     world = World(tmp_path, wrote(b"root/.cache/a", b"root/.config/b", b"usr/__pycache__/c"))
     told = await world.say("gcc", HOME="/root")
