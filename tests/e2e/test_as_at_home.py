@@ -1,4 +1,4 @@
-"""What a plain build prints and leaves, a distributed one does, but for lines of known forms.
+"""A distributed build prints and leaves what a plain one does, but for lines of known forms.
 
 Each script runs twice in one directory: with make, and with termite-make. A line of stderr does not
 count if it begins with `termite: started`, or with `termite: ` and a number of jobs or commands.
@@ -69,7 +69,7 @@ CASES = {
 
 
 def run(tree: Tree, case: Case, make: str, launcher: str) -> tuple[int, bytes, bytes, dict[bytes, Entry]]:
-    """Return what the script prints and leaves in a directory of its own, which is gone afterwards."""
+    """Return what the script prints and leaves in a directory of its own, then remove that."""
     tree.mkdir("w")
     tree.write("w/Makefile", case.makefile)
     done: Outcome = tree.plain("sh", "-c", case.script, within="w", env={"MAKE": make, "RUN": launcher})

@@ -1926,6 +1926,20 @@ async def test_the_summary_of_a_build_is_enough_for_commands_that_must_run_here(
 
 
 @pytest.mark.logs("job-fell-back")
+async def test_a_limit_that_is_too_high_is_named_once_in_a_build(tmp_path: Path) -> None:
+    limits = ("open files (ulimit -n)", "open files (ulimit -n)", "CPU time (ulimit -t)")
+    world = World(tmp_path, *(script(end=Retryable(Reason.LIMIT_TOO_HIGH, limit)) for limit in limits))
+    world.master.builds = 1
+    told = [await world.say("cc", name) for name in ("a", "b", "c")]
+    words = HERE + Reason.LIMIT_TOO_HIGH.words.encode()
+    assert [lines[0] for lines in told] == [
+        (b"N", words + b": open files (ulimit -n)\n"),
+        (b"X", b"recurse=0\0"),
+        (b"N", words + b": CPU time (ulimit -t)\n"),
+    ]
+
+
+@pytest.mark.logs("job-fell-back")
 async def test_in_the_next_build_only_the_same_command_is_known(tmp_path: Path) -> None:
     world = World(tmp_path, wrote(b"srv/x/a"), script(end=ran()))
     await world.say("cp", "a", "$D", D="/srv/x")

@@ -1,13 +1,14 @@
 """Test how the report of a sandbox is read: whole, cut at every offset, and damaged."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 
-from termite.engine.errors import NotAtRest, Retryable
+from termite.engine.errors import NotAtRest, Reason, Retryable
 from termite.engine.wire.protocol.fields import pack_numbers
-from termite.fuse.sandbox.sandbox_report import SandboxResult, parse_report, sandbox_result
+from termite.fuse.sandbox.sandbox_report import HIGH_LIMITS, SandboxResult, parse_report, sandbox_result
 from tests.unit.mutations import mutations
 from tests.unit.tables import each_row
 
@@ -44,6 +45,15 @@ def test_a_damaged_report_is_a_result_or_runs_the_job_again(damaged: bytes) -> N
         assert 0 <= result_of(damaged).exit.code <= 255
     except (Retryable, NotAtRest) as error:
         assert str(error)
+
+
+def test_a_report_of_a_limit_that_is_too_high_names_it() -> None:
+    source = Path(__file__).parents[4] / "native/sandbox/user.c"
+    assert set(re.findall(r'"(limit-\w)"', source.read_text())) == HIGH_LIMITS.keys()
+    for word, name in HIGH_LIMITS.items():
+        with pytest.raises(Retryable) as caught:
+            result_of(f"here={word}\0".encode())
+        assert (caught.value.reason, caught.value.detail) == (Reason.LIMIT_TOO_HIGH, name)
 
 
 @pytest.mark.parametrize("status", ["-1", "65536", "10000000256"])
