@@ -28,7 +28,7 @@ ERRORS = {
         "{line}",
     ],
     "termite/engine/master/run_job.py": [
-        "{job.warning}; the last good rules stay in force",
+        "{master.rule_file.remark_on(job.warning)}",
         "{master.tree.discarded.take()}",
         "{warning}",
     ],
@@ -105,7 +105,9 @@ def test_every_line_of_a_summary_begins_with_a_number_of_jobs_or_commands() -> N
 
 def test_every_line_before_a_build_begins_with_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("termite.cli.build_commands.summary_lines.web_address_file", lambda tree: Path(__file__))
-    monkeypatch.setattr("termite.cli.readers.web_address.read_address", lambda file: "http://127.0.0.1:1/?token=x")
+    monkeypatch.setattr(
+        "termite.cli.written_files.web_address.read_address", lambda file: "http://127.0.0.1:1/?token=x"
+    )
     foreign = {"worker": "w0", "theirs": "aarch64", "ours": "x86_64"}
     lines = [*start_lines({"foreign": [foreign]}), *pages_lines(TOP)]
     assert len(lines) == 2
