@@ -124,7 +124,7 @@ def test_a_job_that_the_kernel_killed_for_want_of_memory_is_run_elsewhere(narrow
         assert (far.code, far.stdout) == (0, b"%d\n" % (500 << 20)), far
         said += far.stderr
     assert b"worker's memory is full" in said and b"termite-worker with fewer -jobs" in said
-    assert all(said.count(b"termite: worker w%d:" % number) <= 1 for number in (1, 2)), said
+    assert all(said.count(b"on this machine: worker w%d:" % number) <= 1 for number in (1, 2)), said
     jobs = narrow.tree.status()["jobs"]
     assert jobs["retried"] >= 4 and (jobs["remote"], jobs["local"]) == (0, 2), jobs
 

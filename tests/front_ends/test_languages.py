@@ -236,4 +236,4 @@ def test_a_tool_that_no_plugin_knows_runs_after_one_line(project: Project) -> No
     assert project.tree.ctl("start", str(project.tree.path), env=project.env).code == 0
     done = project.run("termite-build", "echo", "-n", "hello")
     assert done.stdout == b"hello"
-    assert done.stderr == b"termite: no plugin knows how to start echo: building locally\n"
+    assert done.stderr == b"termite: started without workers: no plugin knows how to start echo\n"

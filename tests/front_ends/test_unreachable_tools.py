@@ -60,7 +60,7 @@ def test_it_gets_one_line_and_builds_here(tree: Tree, kind: Kind, how: str) -> N
     program, *arguments = kind.call
     done = tree.plain(tree.where.termite(program), *arguments, env=env)
     reason = "is linked statically" if how == "static" else "is set-user-id or set-group-id"
-    said = f"termite: {tool} {reason}, so its commands cannot be sent to workers: building locally\n"
+    said = f"termite: started without workers: {tool} {reason}, so its commands cannot be sent to workers\n"
     assert (done.code, done.stderr.decode()) == (0, said)
     assert (tree.path / "out").read_text() == "made\n"
     assert tree.jobs() == before

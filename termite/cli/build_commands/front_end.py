@@ -180,7 +180,7 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
     if is_local_forbidden(os.environ):
         say(f"{error}; {LOCAL}={NEVER} forbids building locally")
         return ExitCode.NOWHERE
-    say(f"{error}: building locally")
+    say(f"started without workers: {error}")
     if file := os.environ.get("TERMITE_SUMMARY"):
         say(f"{file} is not written: no master has recorded this build")
     return run_plainly(argv)

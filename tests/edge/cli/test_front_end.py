@@ -81,8 +81,7 @@ def test_a_build_does_not_wait_for_a_master_that_does_not_answer(tmp_path: Path)
             check=False,
         )
     assert (done.returncode, done.stdout) == (0, "made\n"), done
-    assert f"the master (process {os.getpid()}) does not answer" in done.stderr
-    assert done.stderr.endswith("building locally\n")
+    assert f"termite: started without workers: the master (process {os.getpid()}) does not answer" in done.stderr
 
 
 @pytest.mark.parametrize("tool", ["no-such-tool", "./no-such-tool"])
