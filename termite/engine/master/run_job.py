@@ -335,7 +335,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
                 raise Outdated("a symlink to a private file was met")
             await check_result(master, job, ran)
             await job.output.check_end()
-            refuse_crossed_devices(job, ran)
+            refuse_crossed_devices(job)
             timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
             if observer is not None and master.config.trace and (ran.exit.code or ran.exit.signal):
                 await check_failure(master, job, ran, observer, timing)

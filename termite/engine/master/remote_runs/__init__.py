@@ -8,7 +8,7 @@
   answer otherwise.
 * `learnt_run_times` notes how long it took there, so that a short one runs on this machine.
 * `late_inputs` lets a command run again whose input came too late.
-* `crossed_devices` finds commands that failed because a job has several file systems.
+* `crossed_devices` finds commands that a job's several file systems have disturbed.
 * `protocol_breaches` ends the lease of a worker that breaks the protocol.
 * `startable` finds out whether a command that no worker could run could start here.
 
