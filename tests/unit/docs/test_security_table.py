@@ -52,6 +52,28 @@ def test_the_table_is_read() -> None:
     assert len(ROWS) > 40
 
 
+# The worst that build scripts and masters could do, which a reader should find first.
+FIRST = (
+    "test_record_injection.py",
+    "test_sandbox_order.py",
+    "test_descriptor_outlives_job.py",
+    "test_upper.py",
+    "test_sandbox_order.py",
+    "test_cas.py",
+    "test_private_copies.py",
+    "test_paths_from_the_wire.py",
+    "test_session_keys.py",
+    "test_own_program.py",
+    *["test_denied_calls.py"] * 3,
+    "test_launcher_elsewhere.py",
+    "test_tied_to_this_machine.py",
+)
+
+
+def test_the_table_begins_with_the_worst_threats() -> None:
+    assert tuple(Path(named_by(row)[0]).name for row in ROWS[: len(FIRST)]) == FIRST
+
+
 def test_each_protection_that_was_switched_off_names_tests_that_exist() -> None:
     """The list is that of one round: which edit, and how the test failed."""
     head, *lines = (CHECKOUT / "tests" / "hostile" / "switched_off.tsv").read_text().splitlines()
