@@ -41,6 +41,7 @@ def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: 
     assert said["pid"] == str(process.pid).encode()
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives a socket to another user")
 @pytest.mark.parametrize("is_named", [True, False], ids=["TERMITE_BUILD_SOCKET", "in the tree"])
 def test_a_socket_of_another_user_is_not_used(
@@ -295,6 +296,7 @@ def test_a_socket_with_a_very_long_path_is_reached(launcher: Path, tree: Path, m
         assert finish(process)[0] == 7
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives a socket to another user")
 def test_a_socket_of_another_user_is_not_our_master(launcher: Path, tree: Path, master: FakeMaster) -> None:
     os.chown(master.path, 4321, 4321)

@@ -47,6 +47,7 @@ def test_an_order_with_every_field_is_run(sandboxes: Sandboxes, inputs: Path) ->
     assert sandboxes.run(["cat"], USUAL).out == "from the mirror\n"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("extra", [4, 5, 200])
 def test_an_order_with_more_descriptors_than_there_is_room_for_is_refused(sandboxes: Sandboxes, extra: int) -> None:
     # Six fit into a room of five, because it is rounded up.
@@ -54,6 +55,7 @@ def test_an_order_with_more_descriptors_than_there_is_room_for_is_refused(sandbo
     assert (job.out, job.fields) == ("", {"error": "the configuration is incomplete"})
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("key", KEYS)
 def test_a_field_that_comes_twice_is_refused_wherever_the_second_one_is(
     sandboxes: Sandboxes, inputs: Path, key: str
@@ -63,15 +65,18 @@ def test_a_field_that_comes_twice_is_refused_wherever_the_second_one_is(
         assert refusal(sandboxes, **USUAL | {"cwd": f"/home/me\0{key}={value}"}) == said
 
 
+@pytest.mark.attack
 def test_a_field_in_an_argument_is_refused(sandboxes: Sandboxes) -> None:
     job = sandboxes.run(["sh", "-c", "echo ran", "word\0lower=../.."])
     assert job.fields == {"error": "the configuration's field 'lower' comes twice"}
 
 
+@pytest.mark.attack
 def test_an_unknown_field_is_refused(sandboxes: Sandboxes) -> None:
     assert refusal(sandboxes, stdim="stdin/7") == "the configuration's field 'stdim' is unknown"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -93,6 +98,7 @@ def test_a_bad_number_is_refused(sandboxes: Sandboxes, inputs: Path, key: str, v
     assert said == f"the configuration's field '{key}' is a bad number"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -111,6 +117,7 @@ def test_a_bad_path_is_refused(sandboxes: Sandboxes, key: str, value: str) -> No
     assert "field" in refusal(sandboxes, **{key: value})
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "name",
     [
@@ -133,6 +140,7 @@ def test_standard_input_is_a_regular_file_beneath_the_mount(sandboxes: Sandboxes
     assert "stdin" in refusal(sandboxes, stdin=name, stdin_offset="0")
 
 
+@pytest.mark.attack
 def test_what_was_a_directory_and_is_a_link_now_is_removed_itself(sandbox_program: Path, tmp_path: Path) -> None:
     scratch, home = tmp_path / "scratch", tmp_path / "home"
     for directory in (scratch / "job/upper", scratch / "job/closed", home / "inner"):

@@ -141,6 +141,7 @@ def test_signals_are_as_in_a_fresh_login(sandboxes: Sandboxes) -> None:
     assert not any(int(line.split()[1], 16) & ~0x1_8000_0000 for line in job.out.splitlines())
 
 
+@pytest.mark.attack
 def test_nothing_is_open_but_stdio(sandboxes: Sandboxes) -> None:
     assert sandboxes.run(["ls", "/proc/self/fd"]).out.split() == ["0", "1", "2", "3"]  # 3: ls reading the directory
 
@@ -205,6 +206,7 @@ def test_a_list_of_limits_that_is_none_is_refused(sandboxes: Sandboxes, limits: 
     assert "limits" in sandboxes.sh("echo not reached", limits=limits).fields["error"]
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("pattern", ["|/usr/lib/handler %p", "@/run/handler", "core.%p"])
 def test_no_program_of_the_machine_gets_its_core(tmp_path: Path, pattern: str) -> None:
     """Test for a limit of 1. With 0, the kernel would start a program of core_pattern (core(5))."""
@@ -250,12 +252,14 @@ def test_a_scratch_directory_may_have_any_name(sandboxes: Sandboxes) -> None:
     assert sandboxes.run(["sh", "-c", "echo x >f"], scratch="a,b:c\\d e").upper["home/me/f"] == "x\n"
 
 
+@pytest.mark.attack
 def test_it_sees_no_process_but_its_own(sandboxes: Sandboxes) -> None:
     job = sandboxes.sh("ls /proc | grep -c '^[0-9]'; echo $$")
     assert int(job.out.split()[0]) <= 4
     assert job.out.split()[1] == "2"
 
 
+@pytest.mark.attack
 def test_it_has_the_usual_devices_and_no_others(sandboxes: Sandboxes) -> None:
     job = sandboxes.sh("ls /dev /dev/shm; echo x >/dev/null; head -c3 /dev/zero | wc -c; head -c9 /dev/urandom | wc -c")
     assert job.err == ""
@@ -269,10 +273,12 @@ def test_it_has_the_usual_devices_and_no_others(sandboxes: Sandboxes) -> None:
     assert not [name for name in job.upper if name.startswith(("dev/", "proc/"))]
 
 
+@pytest.mark.attack
 def test_the_workers_terminal_is_not_the_jobs(sandboxes: Sandboxes) -> None:
     assert sandboxes.sh(": </dev/tty").status != 0
 
 
+@pytest.mark.attack
 def test_it_has_a_loopback_interface_and_no_network(sandboxes: Sandboxes) -> None:
     job = sandboxes.sh(
         "tail -n +3 /proc/net/dev | tr -d ' ' | sort; grep -c 127.0.0.1 /proc/net/fib_trie; readlink /proc/self/ns/net"
@@ -293,6 +299,7 @@ def test_a_rule_may_give_it_the_network(sandboxes: Sandboxes) -> None:
 ALL_CAPABILITIES = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("uid", ["1000", "0"])
 def test_it_has_no_capabilities(sandboxes: Sandboxes, uid: str) -> None:
     job = sandboxes.run(["grep", "-E", "^(Cap|NoNew)", "/proc/self/status"], {"uid": uid})
@@ -311,6 +318,7 @@ def test_a_submitter_that_is_root_writes_its_own_read_only_files(sandboxes: Sand
     assert {int(line.split()[1], 16) for line in job.out.splitlines()} == {1 << 1 | 1 << 3 | 1 << 31}
 
 
+@pytest.mark.attack
 def test_it_cannot_reach_out_of_its_root(sandboxes: Sandboxes) -> None:
     for path in ("/proc/1/root/", "/proc/1/cwd/", "/../../var", "/var/tmp"):
         assert sandboxes.run(["ls", path], {"root": "1", "uid": "0", "gid": "0"}).out == ""
@@ -322,6 +330,7 @@ def test_it_cannot_reach_out_of_its_root(sandboxes: Sandboxes) -> None:
     assert (job.out, "Permission denied" in job.err) == ("", True)
 
 
+@pytest.mark.attack
 def test_it_cannot_kill_its_keeper(sandboxes: Sandboxes) -> None:
     assert sandboxes.sh("kill -9 1; kill -9 -1; echo alive").out == "alive\n"
     assert sandboxes.sh("trap '' TERM; kill -TERM 1; kill -TERM 0; (sleep 0.1); echo alive").out == "alive\n"

@@ -86,6 +86,7 @@ def his(tmp_path: Path) -> Path:
     return tmp_path / "his"
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives a directory to another user")
 def test_root_keeps_nothing_below_the_directory_of_another_user(his: Path) -> None:
     """Test what `sudo -E` does: $HOME and $TMPDIR are those of the user who called it."""
@@ -94,6 +95,7 @@ def test_root_keeps_nothing_below_the_directory_of_another_user(his: Path) -> No
     assert os.listdir(his) == []
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives a directory to another user")
 def test_a_place_in_var_tmp_that_another_user_made_first_is_refused(his: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("termite.cli.places.candidates", lambda kind, env: [his / ".cache"])
@@ -102,12 +104,14 @@ def test_a_place_in_var_tmp_that_another_user_made_first_is_refused(his: Path, m
     assert os.listdir(his) == []
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives a directory to another user")
 def test_the_scratch_directory_of_another_user_is_not_used(his: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(his))
     assert default_tmpdir() == Path("/var/tmp")
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives a directory to another user")
 def test_a_log_is_not_written_where_another_user_could_exchange_it(his: Path) -> None:
     with pytest.raises(UserError, match=r"belongs to user 61234.*-logfile"):
@@ -115,6 +119,7 @@ def test_a_log_is_not_written_where_another_user_could_exchange_it(his: Path) ->
     assert os.listdir(his) == []
 
 
+@pytest.mark.attack
 def test_a_symlink_is_no_socket_of_a_master(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with socket.socket(socket.AF_UNIX) as listener:

@@ -115,6 +115,7 @@ async def test_a_master_whose_handshake_with_the_coordinator_fails_goes_on(
         await wait_until_listed(made)
 
 
+@pytest.mark.attack
 @pytest.mark.logs("peer-refused")
 async def test_a_coordinator_without_a_descriptor_serves_the_next_peer(memfd: Failing) -> None:
     async with trio.open_nursery() as nursery:
@@ -129,6 +130,7 @@ async def test_a_coordinator_without_a_descriptor_serves_the_next_peer(memfd: Fa
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.attack
 async def test_a_peer_that_has_gone_costs_the_coordinator_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))

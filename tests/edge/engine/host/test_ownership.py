@@ -19,6 +19,7 @@ def test_directories_of_root_and_of_this_user_are_fine(tmp_path: Path) -> None:
     assert find_stranger(Path("/var/tmp")) == ""
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(("mode", "is_fine"), [(0o777, False), (0o1777, True), (0o775, True), (0o757, False)])
 def test_a_directory_that_others_may_write_must_be_sticky(tmp_path: Path, mode: int, is_fine: bool) -> None:
     (tmp_path / "open" / "ours").mkdir(parents=True)
@@ -26,6 +27,7 @@ def test_a_directory_that_others_may_write_must_be_sticky(tmp_path: Path, mode: 
     assert (find_stranger(tmp_path / "open" / "ours") == "") is is_fine
 
 
+@pytest.mark.attack
 @needs_root
 def test_the_group_of_others_may_not_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o770)
@@ -63,6 +65,7 @@ def _sticky_of_his(base: Path) -> Path:
     return ours
 
 
+@pytest.mark.attack
 @needs_root
 @pytest.mark.parametrize("make", [_owned_above, _owned_itself, _link_of_his, _link_to_his, _sticky_of_his])
 def test_a_part_of_another_user_is_named(tmp_path: Path, make: Callable[[Path], Path]) -> None:

@@ -54,6 +54,7 @@ async def test_a_removed_socket_and_a_removed_tree_are_noticed(tree: Path) -> No
         assert place.look() is Whereabouts.TREE_GONE
 
 
+@pytest.mark.attack
 def test_a_socket_has_its_mode_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may write to the directory can put a symlink in its place as soon as it is bound."""
     victim, chmod = tmp_path / "victim", os.chmod

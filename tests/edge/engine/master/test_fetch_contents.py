@@ -45,6 +45,7 @@ def tree(tmp_path: Path) -> Iterator[MasterTree]:
     made.close()
 
 
+@pytest.mark.attack
 async def test_a_content_that_does_not_end_is_refused_at_its_first_surplus_byte(
     tree: MasterTree, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ async def test_a_content_that_does_not_end_is_refused_at_its_first_surplus_byte(
     assert sum(path.stat().st_size for path in (tmp_path / os.fsdecode(STAGING)).iterdir() if path.is_file()) < 100
 
 
+@pytest.mark.attack
 async def test_more_data_than_the_disk_has_are_not_written(tree: MasterTree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "free_bytes", lambda: 1_000_000)
     huge = Digest(bytes(32), ENOUGH)

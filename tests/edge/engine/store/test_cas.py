@@ -126,6 +126,7 @@ def copy_in(cas: Cas, source: Path, size_bytes: int | None = None) -> Digest:
         return cas.copy_in(file.fileno(), os.fstat(file.fileno()).st_size if size_bytes is None else size_bytes)
 
 
+@pytest.mark.attack
 def test_a_file_is_copied_in_and_whoever_has_it_open_cannot_write_to_the_blob(cas: Cas, tmp_path: Path) -> None:
     source = tmp_path / "out.o"
     source.write_bytes(b"object" * 100_000)
@@ -181,6 +182,7 @@ def test_a_file_that_changes_between_the_two_readings_is_not_at_rest(cas: Cas, t
     assert cas.path(digest_of(b"object")) is None
 
 
+@pytest.mark.attack
 def test_the_digest_of_a_file_without_end_is_not_waited_for(cas: Cas) -> None:
     with open("/dev/zero", "rb") as endless, pytest.raises(NotAtRest):
         cas.copy_in(endless.fileno(), 1000)

@@ -45,6 +45,7 @@ from tests.edge.engine.tree.tree_jobs import (
 NO_ID = 0xFFFFFFFF  # of an entry of an access control list
 
 
+@pytest.mark.attack
 async def test_no_result_is_written_to_a_tree_that_has_the_path_of_a_moved_one(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     job = Job(home, root).write("made", b"content")
@@ -235,6 +236,7 @@ async def test_a_staged_file_comes_home_under_all_its_names(home: MasterTree, ro
     assert staged_names(root) == []
 
 
+@pytest.mark.attack
 async def test_a_content_that_is_not_what_was_promised_is_refused(home: MasterTree, root: Path) -> None:
     writer = home.staging_file()
     writer.write(b"other")

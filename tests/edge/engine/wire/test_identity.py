@@ -28,6 +28,7 @@ def test_a_missing_secret_says_how_to_make_one(tmp_path: Path) -> None:
         read_secret(tmp_path / "secret.txt")
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o622, 0o601])
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(UserError, match=r"others can read the secret \(chmod 0600"):
@@ -45,12 +46,14 @@ def test_a_directory_is_no_secret(tmp_path: Path) -> None:
         read_secret(tmp_path)
 
 
+@pytest.mark.attack
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "secret.txt", 0o600)
     with pytest.raises(UserError, match="a regular file"):
         read_secret(tmp_path / "secret.txt")
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives a file to another user")
 def test_the_secret_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(secret_file(tmp_path, SECRET), 61234, -1)

@@ -82,6 +82,7 @@ async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, mo
     two.close()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("moment", ["cache locked", "scratch made"])
 async def test_no_symlink_leads_a_root_worker_to_somebody_elses_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -197,6 +198,7 @@ def test_a_tree_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.attack
 def test_what_symlinks_lead_to_is_not_removed(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir(0o555)
@@ -237,6 +239,7 @@ async def test_what_a_killed_mirror_left_in_its_cache_is_removed(
     os.close(lock)
 
 
+@pytest.mark.attack
 def test_no_symlink_in_a_cache_leads_out_of_it(tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "tmp" / "entry"
     kept.mkdir(parents=True)
@@ -251,6 +254,7 @@ def test_no_symlink_in_a_cache_leads_out_of_it(tmp_path: Path) -> None:
     assert kept.exists() and other.exists()
 
 
+@pytest.mark.attack
 @pytest.mark.needs_root("gives directories to other users")
 def test_what_belongs_to_another_user_than_the_cache_is_no_leftover_of_it(tmp_path: Path) -> None:
     warm = tmp_path / "cache" / "user-60800" / "warm"
@@ -263,6 +267,7 @@ def test_what_belongs_to_another_user_than_the_cache_is_no_leftover_of_it(tmp_pa
     assert os.listdir(warm) == ["theirs"]
 
 
+@pytest.mark.attack
 def test_a_place_that_others_could_exchange_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)

@@ -117,6 +117,7 @@ EXCHANGES = [
 ]
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("change", EXCHANGES, ids=lambda change: change.__name__)
 def test_a_file_that_was_exchanged_after_the_listing_refuses_the_result(
     upper: Path, cas: Cas, victim: Path, change: Callable[[Path, Path], None]
@@ -158,6 +159,7 @@ def test_a_file_at_rest_stays_as_it_is_and_is_brought_home(upper: Path, cas: Cas
     assert blob.stat().st_ino != after.st_ino, "whoever has the job's file open does not have the blob"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("others", ["directory", "symlink", "nothing", "file"])
 def test_a_directory_that_was_exchanged_after_its_parent_was_listed_is_not_followed(
     upper: Path, tmp_path: Path, others: str
@@ -179,6 +181,7 @@ def test_a_directory_that_was_exchanged_after_its_parent_was_listed_is_not_follo
         list(walk)
 
 
+@pytest.mark.attack
 def test_a_file_that_became_a_directory_after_its_parent_was_listed_is_refused(upper: Path) -> None:
     (upper / "p/f").touch()
     walk = opened(upper).entries(Homes(b"p"))

@@ -58,6 +58,7 @@ def header(length: int, kind: int, stream: int = 1) -> bytes:
     return struct.pack(">IBI", length, kind, stream)
 
 
+@pytest.mark.attack
 @each_row(
     "bad",
     [
@@ -92,6 +93,7 @@ def test_a_message_that_is_too_large_is_the_schedulers_problem() -> None:
         encode_frame(Kind.REPLY, 1, b"r" * (MAX_MESSAGE_BYTES + 1))
 
 
+@pytest.mark.attack
 @given(st.lists(st.binary(max_size=40)))
 def test_rubbish_is_read_or_refused(pieces: list[bytes]) -> None:
     reader = FrameReader()
@@ -114,6 +116,7 @@ def read_until_refused(pieces: list[bytes]) -> tuple[list[Frame], bool]:
     return frames, False
 
 
+@pytest.mark.attack
 @given(mutations(BYTES))
 def test_damaged_frames_are_read_or_refused_alike_however_they_are_cut(damaged: bytes) -> None:
     frames, is_refused = read_until_refused([damaged[at : at + 1] for at in range(len(damaged))])

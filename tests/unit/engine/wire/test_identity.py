@@ -99,6 +99,7 @@ async def test_one_end_sees_that_the_other_has_closed() -> None:
         assert await server.receive_some() == b""
 
 
+@pytest.mark.attack
 async def test_another_secret_is_one_clear_line_on_both_sides() -> None:
     errors = await errors_of_handshake(
         mint(SECRET, "c", Role.CLIENT).client_context(), mint(OTHER, "s", Role.MIRROR).server_context()
@@ -110,6 +111,7 @@ async def test_another_secret_is_one_clear_line_on_both_sides() -> None:
     assert all(isinstance(error, UserError) for error in errors.values())
 
 
+@pytest.mark.attack
 async def test_a_client_without_a_certificate_is_refused() -> None:
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     stranger.load_verify_locations(cadata=mint(SECRET, "s", Role.MIRROR).authority)
@@ -117,6 +119,7 @@ async def test_a_client_without_a_certificate_is_refused() -> None:
     assert "shows no certificate" in str(errors["client"])
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("client", [Role.MIRROR, Role.COORDINATOR])
 async def test_the_certificate_of_a_server_opens_no_connection(client: Role) -> None:
     """Test what a job could do that has stolen the certificate of its mirror."""
@@ -126,6 +129,7 @@ async def test_the_certificate_of_a_server_opens_no_connection(client: Role) -> 
     assert "a role that it was not made for" in str(errors["client"])
 
 
+@pytest.mark.attack
 async def test_the_certificate_of_a_client_serves_nobody() -> None:
     errors = await errors_of_handshake(
         mint(SECRET, "c", Role.CLIENT).client_context(), mint(SECRET, "stolen", Role.CLIENT).server_context()
@@ -133,6 +137,7 @@ async def test_the_certificate_of_a_client_serves_nobody() -> None:
     assert "a role that it was not made for" in str(errors["server"])
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(("role", "is_taken"), [(Role.COORDINATOR, True), (Role.MIRROR, False)])
 async def test_only_the_certificate_of_a_coordinator_makes_a_coordinator(role: Role, *, is_taken: bool) -> None:
     """Test what a job could do that has stolen the certificate of its mirror, and redirects us."""
@@ -142,6 +147,7 @@ async def test_only_the_certificate_of_a_coordinator_makes_a_coordinator(role: R
     assert ("no coordinator of this version" in str(errors.get("server"))) is not is_taken
 
 
+@pytest.mark.attack
 async def test_older_tls_is_refused() -> None:
     old = mint(SECRET, "c", Role.CLIENT).client_context()
     old.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -163,6 +169,7 @@ async def test_clocks_far_apart_are_named_on_both_sides(age: datetime.timedelta)
     assert "clocks" in str(errors["client"])
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 50, b"\x16\x03\x01\xff\xff", b"SSH-2.0-x\r\n"])
 async def test_who_does_not_speak_tls_is_told_apart(said: bytes) -> None:
     ours, theirs = await sockets()
@@ -174,6 +181,7 @@ async def test_who_does_not_speak_tls_is_told_apart(said: bytes) -> None:
             await server.shake_hands("somebody")
 
 
+@pytest.mark.attack
 async def test_who_says_nothing_is_left_after_three_seconds(autojump_clock: MockClock) -> None:
     ours, theirs = await sockets()
     async with ours, theirs:
@@ -182,6 +190,7 @@ async def test_who_says_nothing_is_left_after_three_seconds(autojump_clock: Mock
             await server.shake_hands("somebody")
 
 
+@pytest.mark.attack
 async def test_rubbish_after_the_handshake_breaks_the_connection() -> None:
     async with secured() as (client, server):
         await client._transport.send_all(b"\x17\x03\x03\x00\x20" + b"x" * 32)

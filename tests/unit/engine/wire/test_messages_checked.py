@@ -164,6 +164,7 @@ def test_what_is_said_in_earnest_is_taken(message: Message, is_reply: bool) -> N
     take(sent(message), is_reply=is_reply)
 
 
+@pytest.mark.attack
 @each_row(
     ("field", "content", "is_reply", "message"),
     [
@@ -179,6 +180,7 @@ def test_what_is_absurd_ends_the_connection(message: Message, is_reply: bool, fi
         take(sent(message, **{field: content}), is_reply=is_reply)
 
 
+@pytest.mark.attack
 @given(st.lists(st.binary(max_size=4), max_size=3), st.lists(st.binary(max_size=4), max_size=3), st.binary(max_size=4))
 def test_a_command_has_no_nul_anywhere(argv: list[bytes], env: list[bytes], exe: bytes) -> None:
     fields = {"argv": argv, "env": env, "exe": exe}
@@ -194,6 +196,7 @@ def test_the_senders_own_mistake_is_a_value_error() -> None:
         msgspec.structs.replace(RUN, env=(b"A=\0",))
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("changes", "inline", "dropped"),
     [(MAX_CHANGES + 1, 0, 0), (0, MAX_CHANGES + 1, 0), (0, 0, MAX_DROPPED + 1)],
@@ -207,6 +210,7 @@ def test_a_result_of_too_many_parts_is_refused(changes: int, inline: int, droppe
 SAID = [(sent(message), False) for message, _ in ABSURD] + [(sent(message), True) for message, _ in ABSURD_REPLIES]
 
 
+@pytest.mark.attack
 @given(st.sampled_from(SAID).flatmap(lambda said: st.tuples(mutations(said[0]), st.just(said[1]))))
 def test_a_damaged_message_is_taken_or_ends_the_connection(said: tuple[bytes, bool]) -> None:
     payload, is_reply = said

@@ -149,6 +149,7 @@ def test_a_cancelled_request_is_told_once_and_still_answered() -> None:
 REQUEST = encode_frame(Kind.REQUEST, 1, b"\x91\xa4Ping")
 
 
+@pytest.mark.attack
 @each_row(
     "lie",
     [
@@ -180,6 +181,7 @@ def test_a_lie_ends_the_connection(lie: bytes) -> None:
         events(server, lie)
 
 
+@pytest.mark.attack
 def test_a_reply_that_is_no_reply_ends_the_connection() -> None:
     client, _ = pair()
     stream, _ = client.ask(Ping(), chunks=False)
@@ -187,6 +189,7 @@ def test_a_reply_that_is_no_reply_ends_the_connection() -> None:
         events(client, frame(Kind.REPLY, stream, b"\x91\xa4Ping"))
 
 
+@pytest.mark.attack
 def test_chunks_that_nobody_wants_end_the_connection() -> None:
     client, _ = pair()
     stream, _ = client.ask(Ping(), chunks=False)
@@ -194,6 +197,7 @@ def test_chunks_that_nobody_wants_end_the_connection() -> None:
         events(client, frame(Kind.CHUNK, stream, b"x"))
 
 
+@pytest.mark.attack
 def test_chunks_without_credit_end_the_connection() -> None:
     client, _ = pair()
     stream, _ = client.ask(BLOB, chunks=True)
@@ -203,6 +207,7 @@ def test_chunks_without_credit_end_the_connection() -> None:
         events(client, frame(Kind.CHUNK, stream, b"x"))
 
 
+@pytest.mark.attack
 def test_a_flood_of_requests_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "MAX_OPEN", 3)
     client, server = pair()
@@ -259,6 +264,7 @@ CONVERSATION = (
 )
 
 
+@pytest.mark.attack
 @given(mutations(CONVERSATION))
 def test_a_damaged_conversation_is_understood_or_refused_alike_however_it_is_cut(damaged: bytes) -> None:
     outcomes = []
