@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import struct
 import subprocess
@@ -12,12 +13,18 @@ from typing import NamedTuple
 
 import pytest
 
+from termite.engine.host.native_programs import native_program
+
 CHECKOUT = Path(__file__).parents[2]
 PT_LOAD, PT_DYNAMIC, PT_GNU_STACK, PT_GNU_RELRO = 1, 2, 0x6474E551, 0x6474E552
 EXECUTABLE, WRITABLE = 1, 2
 ET_DYN = 3  # the file can be loaded at any address
 DT_FLAGS, DT_FLAGS_1 = 30, 0x6FFFFFFB
 DF_BIND_NOW, DF_1_NOW = 8, 1
+FRONT_ENDS = ["termite-build", "termite-cmake", "termite-make", "termite-ninja"]
+AT_FIXED_ADDRESS = ["termite", *FRONT_ENDS]  # made with musl, where that is installed
+PROGRAMS = [*AT_FIXED_ADDRESS, "termite-sandbox", "libtermite-exec.so"]
+CANARY = re.compile(rb"\x64[\x48\x4c][\x8b\x2b\x33\x3b].\x25\x28\0\0\0", re.DOTALL)  # it is read at %fs:0x28
 
 
 class Segment(NamedTuple):
@@ -41,14 +48,30 @@ def segments(program: Path) -> Iterator[Segment]:
 
 
 def dynamic(program: Path) -> dict[int, int]:
-    """Return the entries of the dynamic section, of which the flags stand there once."""
-    (section,) = [segment for segment in segments(program) if segment.kind == PT_DYNAMIC]
-    return dict(struct.iter_unpack("<QQ", program.read_bytes()[section.start : section.start + section.size]))
+    """Return the entries of the dynamic section, of which the flags stand there once.
+
+    A program that is loaded without a linker has none.
+    """
+    sections = [segment for segment in segments(program) if segment.kind == PT_DYNAMIC]
+    found: dict[int, int] = {}
+    for section in sections:
+        found.update(struct.iter_unpack("<QQ", program.read_bytes()[section.start : section.start + section.size]))
+    return found
 
 
-@pytest.mark.parametrize("name", ["launcher", "sandbox_program", "preload_library"])
-def test_no_memory_of_a_program_is_writable_and_executable(name: str, request: pytest.FixtureRequest) -> None:
-    found = list(segments(request.getfixturevalue(name)))
+def elf_files(directory: Path) -> set[str]:
+    """Return the names of termite's ELF files in a directory, without symlinks."""
+    named = [path for path in directory.glob("*termite*") if path.is_file() and not path.is_symlink()]
+    return {path.name for path in named if path.read_bytes()[:4] == b"\x7fELF"}
+
+
+def test_no_program_is_left_out() -> None:
+    assert elf_files(native_program("termite").parent) - {"termite-shell"} == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_memory_of_a_program_is_writable_and_executable(name: str) -> None:
+    found = list(segments(native_program(name)))
     kinds = [segment.kind for segment in found]
     assert PT_GNU_RELRO in kinds
     assert PT_GNU_STACK in kinds
@@ -57,15 +80,28 @@ def test_no_memory_of_a_program_is_writable_and_executable(name: str, request: p
             assert flags & (EXECUTABLE | WRITABLE) != EXECUTABLE | WRITABLE
 
 
-@pytest.mark.parametrize("name", ["sandbox_program", "preload_library"])
-def test_it_is_at_a_random_address_and_its_relocations_are_read_only_from_its_start(
-    name: str, request: pytest.FixtureRequest
-) -> None:
-    """The launcher is at a fixed address, because each command waits for its start."""
-    program: Path = request.getfixturevalue(name)
-    assert struct.unpack_from("<H", program.read_bytes(), 16) == (ET_DYN,)
-    flags = dynamic(program)
-    assert flags.get(DT_FLAGS, 0) & DF_BIND_NOW or flags.get(DT_FLAGS_1, 0) & DF_1_NOW
+@pytest.mark.parametrize("name", ["termite-sandbox", "libtermite-exec.so"])
+def test_it_is_at_a_random_address(name: str) -> None:
+    """The launcher and the front ends are not: each command waits for the start of a launcher."""
+    assert struct.unpack_from("<H", native_program(name).read_bytes(), 16) == (ET_DYN,)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_its_relocations_are_read_only_from_its_start(name: str) -> None:
+    program = native_program(name)
+    entries = dynamic(program)
+    is_bound = entries.get(DT_FLAGS, 0) & DF_BIND_NOW or entries.get(DT_FLAGS_1, 0) & DF_1_NOW
+    assert is_bound or (name in AT_FIXED_ADDRESS and not entries), "a static program has none to bind later"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="knows the instructions of x86-64")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_its_functions_check_the_stack(name: str) -> None:
+    code = b""
+    for kind, flags, start, size in segments(program := native_program(name)):
+        if kind == PT_LOAD and flags & EXECUTABLE:
+            code += program.read_bytes()[start : start + size]
+    assert len(CANARY.findall(code)) >= 4, "each such function reads it at its start and at its end"
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +117,17 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(
     ("source", "is_fortified"),
-    [("native/sandbox/root.c", True), ("native/preload/preload.c", True), ("native/launcher/search.c", False)],
+    [
+        ("native/sandbox/root.c", True),
+        ("native/preload/preload.c", True),
+        ("native/launcher/search.c", False),
+        ("native/front_end/main.c", False),
+    ],
 )
 def test_an_overflow_on_the_stack_is_found(
     commands: dict[str, list[str]], tmp_path: Path, source: str, is_fortified: bool
 ) -> None:
-    """The C library of the launcher, musl, has no fortified functions."""
+    """The C library of the launcher and the front ends, musl, has no fortified functions."""
     words = commands[source]
     compiled = tmp_path / "compiled.o"
     words[words.index("-o") + 1] = str(compiled)
