@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import PurePath
+from typing import NamedTuple
 
 from termite.engine.errors import FsError, RemoteProtocolError
 
@@ -24,6 +25,7 @@ DEEPEST_PATH = PATH_BYTES // 2  # names in a path
 SHOWN_BYTES = 100  # of something that is no path, in an error
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _NO_NAMES = (b"", b".", b"..")
+_DEVICE, _ROOT, _POINT = 2, 3, 4  # fields of a line of mountinfo
 
 
 def allow_deep_paths() -> None:
@@ -126,6 +128,33 @@ def is_inside(path: str, top: str) -> bool:
     """Do as `is_within` for absolute paths, as texts. `top` may end in a slash."""
     top = top.rstrip("/")
     return not top or path == top or path.startswith(f"{top}/")
+
+
+class MountLine(NamedTuple):
+    """A line of /proc/PID/mountinfo (proc(5)), without escapes.
+
+    `device` is MAJOR:MINOR, and `root` the directory of its file system that stands at `point`.
+    """
+
+    device: bytes
+    root: bytes
+    point: bytes
+    kind: bytes
+    options: bytes
+
+
+def parse_mount_lines(text: bytes) -> Iterator[MountLine]:
+    """Yield the mounts in a text of /proc/PID/mountinfo. Lines of another form are left out.
+
+    Whoever mounts chooses the names. The kernel escapes blanks and line feeds in them only. Other
+    characters that end a line or a word for Python stand there, and bytes that are no UTF-8.
+    """
+    for line in text.split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        fields, (kind, *rest) = before.split(b" "), after.split(b" ")
+        if len(fields) > _POINT and rest:
+            root, point = map(unescape_mount_path, (fields[_ROOT], fields[_POINT]))
+            yield MountLine(fields[_DEVICE], root, point, kind, rest[-1])
 
 
 def unescape_mount_path(field: bytes) -> bytes:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from termite.engine.paths import parse_mount_lines
+
 
 def find_group(controller: str) -> tuple[Path, Path] | None:
     """Return the directory of our group that has `controller`, and the mount point above it.
@@ -17,7 +19,7 @@ def find_group(controller: str) -> tuple[Path, Path] | None:
     Return None if this machine does not show it to us.
     """
     try:
-        groups, mounts = Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text()
+        groups, mounts = Path("/proc/self/cgroup").read_bytes(), Path("/proc/self/mountinfo").read_bytes()
     except OSError:
         return None
     return parse_group(groups, mounts, controller)
@@ -67,9 +69,9 @@ def least_quota(group: Path, top: Path) -> float:
     return least
 
 
-def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] | None:
+def parse_group(groups: bytes, mounts: bytes, controller: str) -> tuple[Path, Path] | None:
     """Do as `find_group`, with texts of /proc/self/cgroup and /proc/self/mountinfo (proc(5))."""
-    for line in groups.splitlines():
+    for line in os.fsdecode(groups).split("\n"):
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         is_second_version = number == "0" and not names
@@ -83,10 +85,9 @@ def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] 
     return None
 
 
-def _mounts(mounts: str, controller: str) -> Iterator[tuple[str, str]]:
+def _mounts(mounts: bytes, controller: str) -> Iterator[tuple[str, str]]:
     """Yield root and mount point of each mount of a version 1 controller, or ("") of version 2."""
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, (kind, _, options) = before.split(), after.split(maxsplit=2)
-        if kind == ("cgroup" if controller else "cgroup2") and (not controller or controller in options.split(",")):
-            yield fields[3], fields[4]
+    for mount in parse_mount_lines(mounts):
+        is_of_kind = mount.kind == (b"cgroup" if controller else b"cgroup2")
+        if is_of_kind and (not controller or controller.encode() in mount.options.split(b",")):
+            yield os.fsdecode(mount.root), os.fsdecode(mount.point)

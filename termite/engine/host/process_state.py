@@ -10,7 +10,8 @@ GONE = "X"
 def process_state(pid: int) -> str:
     """Return the letter of the state of a process (proc(5)), or GONE."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1]
+        # The name of the program is there, too, and may have any bytes.
+        return chr(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2][1])
     except (OSError, IndexError):
         return GONE
 

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from termite.engine.paths import unescape_mount_path
+from termite.engine.paths import parse_mount_lines
 
 # From linux/stat.h: the fields that are asked for, and where they stand in struct statx.
 _AT_EMPTY_PATH = 0x1000
@@ -47,10 +47,4 @@ def volume_of(fd: int) -> Volume:
 
 def mount_points() -> list[bytes]:
     """Return the paths of all mount points of this process, as paths of the tree. Raise OSError."""
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    return [parse_mount_point(line) for line in lines]
-
-
-def parse_mount_point(line: bytes) -> bytes:
-    """Return the mount point of a line of mountinfo (proc(5)): its fifth field, without escapes."""
-    return unescape_mount_path(line.split(b" ")[4])[1:]
+    return [mount.point[1:] for mount in parse_mount_lines(Path("/proc/self/mountinfo").read_bytes())]

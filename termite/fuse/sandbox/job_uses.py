@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from termite.engine.paths import unescape_mount_path
+from termite.engine.paths import parse_mount_lines
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STAT_BYTES = 1024  # of /proc/PID/stat: 52 numbers and a name of 64 bytes at most
@@ -160,17 +160,15 @@ def _memfd(descriptor: str) -> Iterator[tuple[tuple[int, int], int]]:
 def _mounted(pid: int, until_s: float) -> Iterator[tuple[tuple[int, int], int]]:
     """Yield each tmpfs in the mount namespace of a process, with the bytes that are in it."""
     try:
-        with open(f"/proc/{pid}/mountinfo", errors="surrogateescape") as file:
-            lines = file.read(MOUNTS_BYTES).splitlines()
+        with open(f"/proc/{pid}/mountinfo", "rb") as file:
+            text = file.read(MOUNTS_BYTES)
     except OSError:  # it has ended
         return
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        if after.startswith("tmpfs ") and time.monotonic() < until_s:
-            device, place = before.split()[2], before.split()[4]
-            major, _, minor = device.partition(":")
+    for mount in parse_mount_lines(text):
+        if mount.kind == b"tmpfs" and time.monotonic() < until_s:
+            major, _, minor = mount.device.partition(b":")
             with contextlib.suppress(OSError):  # it was unmounted, or the process has ended
-                space = os.statvfs(f"/proc/{pid}/root{os.fsdecode(unescape_mount_path(os.fsencode(place)))}")
+                space = os.statvfs(b"/proc/%d/root%b" % (pid, mount.point))
                 yield (os.makedev(int(major), int(minor)), 0), (space.f_blocks - space.f_bfree) * space.f_frsize
 
 

@@ -1,6 +1,7 @@
 """Paths and names as somebody else sends them: only what leads down is taken, and quickly."""
 
 import errno
+import os
 import time
 
 import pytest
@@ -20,8 +21,10 @@ from termite.engine.paths import (
     is_below,
     is_inside,
     is_within,
+    parse_mount_lines,
     unescape_mount_path,
 )
+from tests.unit.mutations import mutations
 from tests.unit.tables import each_row
 
 BAD = [
@@ -153,3 +156,39 @@ def test_an_absolute_path_is_inside_a_directory_or_is_it(path: str, top: str, ex
 def test_a_mount_path_has_every_escape_of_the_kernel_undone() -> None:
     assert unescape_mount_path(rb"/a\040b\011c\012d\134e\043f") == b"/a b\tc\nd\\e#f"
     assert unescape_mount_path(rb"/\134040") == rb"/\040", "what was undone is no escape"
+
+
+LINE = b"36 35 98:0 /mnt1 /a\\040b\\134c\\011d rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"
+# What ends a line or a word for Python, and stands in names as it is; and what is no UTF-8.
+LINE_ENDS = ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\xa0", "\udcff"]
+
+
+def test_a_line_of_mounts_is_taken_apart() -> None:
+    (mount,) = parse_mount_lines(LINE)
+    assert mount == (b"98:0", b"/mnt1", b"/a b\\c\td", b"ext3", b"rw,errors=continue")
+    (top,) = parse_mount_lines(b"27 1 254:0 / / rw - ext4 /dev/root rw")
+    assert (top.root, top.point) == (b"/", b"/")
+    assert list(parse_mount_lines(b"\n36 35 98:0 - ext3 x rw\n36 35 98:0 / / rw\n - tmpfs none rw\n")) == []
+
+
+@pytest.mark.attack
+@each_row("end", LINE_ENDS)
+def test_a_name_that_ends_lines_elsewhere_hides_no_mount(end: str) -> None:
+    """A job could hide its memory so, and another user could stop every daemon of the machine."""
+    name = os.fsencode(f"/mnt/a{end}b")
+    text = b"40 36 0:50 / %s rw - tmpfs none rw\n" % name + LINE
+    assert [(mount.point, mount.kind) for mount in parse_mount_lines(text)] == [
+        (name, b"tmpfs"),
+        (b"/a b\\c\td", b"ext3"),
+    ]
+
+
+@given(mutations(LINE * 2))
+def test_any_text_of_mounts_is_read(text: bytes) -> None:
+    for mount in parse_mount_lines(text):
+        assert b"\n" not in mount.kind
+
+
+def test_a_list_of_mounts_may_be_cut_anywhere() -> None:
+    for end in range(len(2 * LINE)):
+        assert len(list(parse_mount_lines((2 * LINE)[:end]))) <= 2

@@ -81,7 +81,7 @@ def open_signed(packed: bytes, name: RecordName, trusted: Mapping[bytes, str]) -
     """
     try:
         signed = msgspec.msgpack.decode(packed, type=_Signed)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):  # what is behind the fields may be nested without end
         raise Distrusted(Distrust.FORM) from None
     if len(signed.writer) != PUBLIC_BYTES or len(signed.signature) != SIGNATURE_BYTES:
         raise Distrusted(Distrust.FORM)

@@ -3,15 +3,13 @@
 A server that does not answer holds the process that looks at its mount, for minutes or for ever.
 """
 
-import contextlib
 import os
 import re
 import select
 from pathlib import Path
 from typing import NamedTuple
 
-from termite.engine.paths import from_below_up, is_within
-from termite.engine.tree.volumes import parse_mount_point
+from termite.engine.paths import from_below_up, is_within, parse_mount_lines
 
 ON_DEMAND = b"autofs"
 MOUNTS = Path("/proc/self/mountinfo")  # of this process, see proc(5)
@@ -85,9 +83,6 @@ def parse_mounts(root: bytes, text: bytes) -> SlowMounts:
 
     The last mount of a place is on top.
     """
-    kinds = {}
-    for line in text.splitlines():
-        with contextlib.suppress(IndexError):  # a line of a kernel to come
-            kinds[parse_mount_point(line)] = line.partition(b" - ")[2].split(b" ")[0]
+    kinds = {mount.point[1:]: mount.kind for mount in parse_mount_lines(text)}
     is_needed = any(map(_SLOW.fullmatch, kinds.values()))
     return SlowMounts(root, kinds if is_needed else {})

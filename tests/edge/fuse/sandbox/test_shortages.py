@@ -34,7 +34,17 @@ IN_CONTAINER = "33 25 0:29 /docker/abc /sys/fs/cgroup/memory ro,relatime master:
     ],
 )
 def test_our_group_is_found(groups: str, mounts: str, group: tuple[str, str] | None) -> None:
-    assert parse_group(groups, mounts, "memory") == (group and tuple(map(Path, group)))
+    found = parse_group(groups.encode(), mounts.encode(), "memory")
+    assert found == (group and tuple(map(Path, group)))
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("name", [b"a\x0bb", "a\u2028b".encode(), b"a\rb", b"\xff"])
+def test_the_mount_of_another_user_hides_no_group(name: bytes) -> None:
+    """Any user may mount at a directory of his own, and choose its name."""
+    theirs = b"40 25 0:50 / /home/eve/%s rw,nosuid - fuse.x x rw,user_id=1001\n" % name
+    found = parse_group(b"0::/a\n", theirs + V2.encode(), "memory")
+    assert found == (Path("/sys/fs/cgroup/a"), Path("/sys/fs/cgroup"))
 
 
 def test_the_groups_of_this_machine_are_found_or_not_there() -> None:

@@ -1,11 +1,14 @@
 """Test which results of others may be used here, and which path sets are kept for a command."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from termite.engine.decide.known_tools import KnownTool, Vouch
 from termite.engine.model import Attr, Change, Digest, MachineFacts
@@ -13,7 +16,7 @@ from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set
 from termite.engine.recall.look_up.evidence import NEW_SHAPE, Shape
 from termite.engine.recall.look_up.fingerprints import FORMAT
-from termite.engine.recall.look_up.stored_rows import PathSetRow, RecordedResult, ResultRow
+from termite.engine.recall.look_up.stored_rows import CHECKSUM_BYTES, PathSetRow, RecordedResult, ResultRow
 from termite.engine.recall.shared_store import shared_records
 from termite.engine.recall.shared_store.shared_records import (
     MOST_PATH_SETS,
@@ -36,6 +39,7 @@ from termite.engine.recall.shared_store.shared_records import (
     result_name,
 )
 from termite.engine.recall.shared_store.signatures import Distrust, Distrusted, RecordKind, RecordName, WriterKey
+from tests.unit.mutations import mutations
 from tests.unit.tables import each_row
 
 CI, DESK, STRANGER = (WriterKey(Ed25519PrivateKey.generate()) for _ in range(3))
@@ -243,3 +247,61 @@ def test_a_path_set_has_its_own_name() -> None:
 def test_path_sets_have_a_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_records, "MOST_SET_BYTES", 2 * len(signed(1)) + 1)
     assert ids(merged(1, 2, 3)) == [b"w/3", b"w/2"]
+
+
+# -- what a store, or a writer, may send ------------------------------------------------------------------------------
+
+KEPT = merged(1, 2, 3)
+FULL = shared(
+    known=True,
+    evidence=TWICE,
+    result=RecordedResult((Change(b"w/a", Attr(0o100644, 1, 1, Digest(b"d" * 32, 1))),), (), 1, 2, at_s=NOW_S),
+)
+RESULT, SHAPE = RecordName(RecordKind.RESULT, BLIND), RecordName(RecordKind.SHAPE, b"s" * 16)
+
+
+@pytest.mark.attack
+@given(mutations(KEPT))
+def test_a_damaged_list_has_no_other_path_sets_than_the_whole_one(packed: bytes) -> None:
+    found, distrusted = open_path_sets(packed, SETS, TRUSTED)
+    assert {row.id for row in found} <= {a_set(number).id for number in (1, 2, 3)}
+    assert len(found) == 3 or distrusted or len(packed) < len(KEPT)
+    assert ids(merged(4, packed=packed))[0] == b"w/4", "a writer can still add its own"
+
+
+@pytest.mark.attack
+def test_a_list_may_be_cut_anywhere() -> None:
+    for end in range(len(KEPT)):
+        found, distrusted = open_path_sets(KEPT[:end], SETS, TRUSTED)
+        assert (found, bool(distrusted)) == ((), bool(end))
+        assert ids(merged(4, packed=KEPT[:end])) == [b"w/4"]
+
+
+def signed_bodies() -> st.SearchStrategy[tuple[RecordName, bytes]]:
+    """Return records of a trusted writer that were damaged before they were signed."""
+    bodies = [
+        (SETS, packed_record(SharedPathSet(FORMAT, a_set(1)))),
+        (RESULT, packed_record(FULL)),
+        (SHAPE, packed_record(SharedRefusal(FORMAT, "x"))),
+    ]
+
+    def signed_body(named: tuple[RecordName, bytes]) -> st.SearchStrategy[tuple[RecordName, bytes]]:
+        name, body = named
+        head = body[:CHECKSUM_BYTES]
+        right = mutations(body[CHECKSUM_BYTES:]).map(lambda rest: hashlib.sha256(rest).digest()[:CHECKSUM_BYTES] + rest)
+        wrong = mutations(body[CHECKSUM_BYTES:]).map(lambda rest: head + rest)
+        return st.tuples(st.just(name), right | wrong)
+
+    return st.sampled_from(bodies).flatmap(signed_body)
+
+
+@pytest.mark.attack
+@given(signed_bodies())
+def test_what_a_trusted_writer_has_damaged_is_judged_or_refused(named: tuple[RecordName, bytes]) -> None:
+    name, body = named
+    packed = CI.sign(name, body)
+    open_path_sets(msgspec.msgpack.encode([packed]), name, TRUSTED)
+    merged_path_sets(msgspec.msgpack.encode([packed]), signed(1), name, TRUSTED)
+    for judge in (lambda: obstacle(open_result(packed, name, TRUSTED)), lambda: is_refusal(packed, name, TRUSTED)):
+        with suppress(Distrusted):
+            judge()

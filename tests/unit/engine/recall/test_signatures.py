@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
 
 from termite.engine.recall.shared_store.signatures import (
     Distrust,
@@ -13,6 +14,7 @@ from termite.engine.recall.shared_store.signatures import (
     open_signed,
     parse_public_key,
 )
+from tests.unit.mutations import mutations
 
 KEY, OTHER = (WriterKey(Ed25519PrivateKey.generate()) for _ in range(2))
 NAME = RecordName(RecordKind.RESULT, b"n" * 32)
@@ -35,6 +37,20 @@ def test_a_record_is_opened_with_the_name_of_its_writer() -> None:
 def test_a_record_that_differs_in_one_byte_is_refused() -> None:
     for at in range(len(SIGNED)):
         assert refusal(SIGNED[:at] + bytes([SIGNED[at] ^ 1]) + SIGNED[at + 1 :]) is not None, at
+
+
+@pytest.mark.attack
+@given(mutations(SIGNED))
+def test_a_damaged_record_is_refused_or_says_the_same(packed: bytes) -> None:
+    reason = refusal(packed)
+    assert isinstance(reason, Distrust) or open_signed(packed, NAME, TRUSTED) == (b"body", "ci")
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("more", [b"\x91" * 100_000 + b"\xc0", b"\xdd\xff\xff\xff\xff", b"\xc4", b"\xc0"])
+def test_more_behind_the_fields_of_a_record_is_no_error_that_nobody_expects(more: bytes) -> None:
+    """A list that is longer than the fields is legal, and its end may be nested without end."""
+    assert refusal(b"\x94" + SIGNED[1:] + more) in (Distrust.FORM, None)
 
 
 def test_a_record_that_is_cut_is_refused() -> None:
