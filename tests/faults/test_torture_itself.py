@@ -5,6 +5,7 @@ It must see a wrong tree, a second output, a build that hangs, and what is left 
 
 import os
 import random
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,10 +171,18 @@ def test_an_attack_that_succeeds_with_one_seed_is_seen(
 ) -> None:
     test = tmp_path / "test_attack.py"
     test.write_text("import os\ndef test_attack():\n    assert os.environ['HOSTILE_SEED'] != '7'\n")
-    monkeypatch.setitem(hostile._TESTS, hostile.HOSTILE, str(test))
+    monkeypatch.setitem(hostile._TESTS, hostile.HOSTILE, (str(test),))
     result = hostile.attack(tmp_path, hostile.HOSTILE, seed)
     assert [problem[: len(verdict)] for problem in result.problems] == [verdict] * bool(verdict)
     assert (result.kept is not None) == bool(verdict)
+
+
+def test_every_attack_that_takes_a_seed_is_repeated() -> None:
+    takes_seed = re.compile(r"HOSTILE_SEED|\bSEED\b")
+    files = (CHECKOUT / "tests/hostile").glob("test_*.py")
+    assert {str(file.relative_to(CHECKOUT)) for file in files if takes_seed.search(file.read_text())} == set(
+        hostile.SEEDED
+    )
 
 
 def test_every_kind_of_fault_is_described() -> None:

@@ -17,10 +17,11 @@ from tests.torture.one_round import Result
 HOSTILE = "hostile"
 ALL = "hostile:all"
 WORDS = {
-    HOSTILE: "a job, a master, a worker and strangers that send and do anything",
+    HOSTILE: "a job, a master, a worker and strangers that send and do anything: all attacks that take a seed",
     ALL: "every test of tests/hostile",
 }
-_TESTS = {HOSTILE: "tests/hostile/test_random_attacks.py", ALL: "tests/hostile"}
+SEEDED = ("tests/hostile/test_random_attacks.py", "tests/hostile/test_hostile_worker.py")
+_TESTS = {HOSTILE: SEEDED, ALL: ("tests/hostile",)}
 _LIMIT_S = {HOSTILE: 300.0, ALL: 1500.0}
 
 
@@ -31,7 +32,7 @@ def attack(base: Path, name: str, seed: int) -> Result:
     kept = base / f"failed-{name.replace(':', '-')}-{seed}"
     kept.mkdir()
     log = kept / "pytest.log"
-    command = [sys.executable, "-m", "pytest", "-q", "-rf", f"--basetemp={kept}/tmp", _TESTS[name]]
+    command = [sys.executable, "-m", "pytest", "-q", "-rf", f"--basetemp={kept}/tmp", *_TESTS[name]]
     environment = {**os.environ, "HOSTILE_SEED": str(seed)}
     with log.open("wb") as output:
         try:
