@@ -19,9 +19,10 @@ async def test_a_result_of_holes_costs_nothing(worker: Starter, script: str) -> 
             began_s = time.monotonic()
             ran = await master.run("/bin/sh", "-c", script)
             sizes = [change.attr.size for change in ran.changes if change.attr and change.content]
-            assert sum(sizes) >= 1000 << 30
-            assert time.monotonic() - began_s < 20
-    verdict(False, script)
+            took_s = time.monotonic() - began_s
+            stored = sum(path.lstat().st_blocks * 512 for path in place.rglob("*"))
+    assert sum(sizes) >= 1000 << 30, "the attack has taken place"
+    assert verdict(took_s > 20 or stored > 100 << 20, script) == "HELD", (took_s, stored)
 
 
 @workers

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from termite.engine.errors import Retryable
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 from tests.hostile.attackers import NOBODY, WORKERS, place_of, said, verdict
 
@@ -99,11 +100,15 @@ async def test_descriptors_in_flight_keep_no_other_job_from_its_start(worker: St
             nursery.start_soon(lambda: master.run("/usr/bin/python3", "-c", IN_FLIGHT, output=output))
             while not output:  # noqa: ASYNC110  # the output of a job sets no event
                 await trio.sleep(0.01)
+            codes = list[int | str]()
             for _ in range(6):  # more than wait ready
-                assert (await master.run("/bin/true")).exit.code == 0
+                try:
+                    codes.append((await master.run("/bin/true")).exit.code)
+                except Retryable as error:
+                    codes.append(str(error))
             sent, _, hard = map(int, said(output).split())
-            assert sent >= hard, "the attack has reached its limit"
-    verdict(False, "jobs start beside descriptors in flight")
+    assert sent >= hard, "the attack has reached its limit"
+    assert verdict(codes != [0] * 6, "jobs start beside descriptors in flight") == "HELD", codes
 
 
 @workers
@@ -122,8 +127,7 @@ async def test_half_of_the_queued_signals_and_messages_stay_for_others(worker: S
     if most == resource.RLIM_INFINITY:
         pytest.skip(f"{name} has no limit here")
     soft, hard = await one_job(worker, f"import resource; print(*resource.getrlimit({number}))")
-    assert soft <= hard == most // 2
-    verdict(False, f"half of {name}")
+    assert verdict(not soft <= hard == most // 2, f"half of {name}") == "HELD", (soft, hard, most)
 
 
 @pytest.mark.needs_root("only its worker can forbid it")
@@ -136,5 +140,5 @@ async def test_a_job_of_roots_worker_cannot_make_the_kernel_kill_others_first() 
     with place_of(WORKERS["root's worker"]) as place:
         master = FakeMaster(place / "project")
         async with mirror(master, place, WORKERS["root's worker"]):
-            assert (await master.run("/usr/bin/python3", "-c", script)).exit.code == 1
-    verdict(False, "the kernel kills the job first")
+            code = (await master.run("/usr/bin/python3", "-c", script)).exit.code
+    assert verdict(code != 1, "the kernel kills the job first") == "HELD"
