@@ -5,6 +5,7 @@
 writes those that do not exist to `tests/fuzz/corpus/TARGET`. Inputs that were found later stay.
 """
 
+import struct
 from pathlib import Path
 
 from termite.engine.wire.protocol import launcher_frames
@@ -31,7 +32,14 @@ SPEC = SandboxSpec(
 PLAIN, SMALL_PIECES, ALL_AT_ONCE = 0, 2, 255
 PIPE, SOCKET, NULL, BROKEN_OUTPUT, PACKED, IN_A_PLAN = 1, 2, 3, 4, 8, 16  # of targets/conversation.c
 IN_A_FILE, TOO_LONG = 0x80, 0x40  # of targets/message.c
+IS_32, ADDRESS, HERE, MEMORY = 1, 0x8000, 0x7FFF, b"\xff"  # of targets/traced.c
 ELF_HEAD = b"\x7fELF\x02\x01\x01" + b"\0" * 9
+
+
+def traced_call(number: int, *arguments: int, look: int = 0) -> bytes:
+    """Return a call of targets/traced.c. Arguments from ADDRESS on are offsets in the memory."""
+    words = [*arguments, *[0] * (6 - len(arguments))]
+    return struct.pack("<BH6H", look, number, *words)
 
 
 def seeds() -> dict[str, dict[str, bytes]]:
@@ -56,6 +64,13 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "too_long": bytes([TOO_LONG + 2]) + order,
             "file": bytes([IN_A_FILE + 3]) + order,
             "file_and_stdin": bytes([IN_A_FILE + 4]) + order,
+        },
+        "traced": {
+            "open": traced_call(2, ADDRESS) + traced_call(257, HERE, ADDRESS + 5) + MEMORY + b"/a/b\0../c//d\0",
+            "by_links": traced_call(257, 3, ADDRESS, look=14 << 3) + MEMORY + b"/proc/self/cwd\0/home/x (deleted)\0",
+            "at_the_hole": traced_call(2, ADDRESS) * 2 + MEMORY + b"/dev/fd/5/..",
+            "socket": traced_call(42, 3, ADDRESS, 20) + traced_call(102, 3, ADDRESS, look=IS_32) + MEMORY + b"\1\0/s\0",
+            "filter": traced_call(317, 1, 0, ADDRESS) + MEMORY + struct.pack("<HxxxxxxQ", 1, 1 << 29) + bytes(8),
         },
         "mark": {
             "wrong": b"\x02/home/you/project/a/b\0/build/project\n",
