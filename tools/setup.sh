@@ -22,9 +22,13 @@ packages="gcc libc6-dev musl-tools make python3 python3-venv python3-dev pkg-con
 # has pasta, which connects private networks. gettext, e2fsprogs and the headers: for GNU hello, an
 # image of a disk, and a kernel module. strace judges the traces of jobs. openssh-server has sshd,
 # over which tests add workers, in a network namespace. bmake, remake and scons are build tools to
-# try. Debian 12 has neither samu nor just, and dune needs the large OCaml.
+# try. Debian 12 has neither samu nor just, and dune needs the large OCaml. Commands below fakeroot,
+# pseudo, fakechroot and faketime are tied to their machine. libc6-dev-i386 is the C library of
+# 32-bit programs. Their part of gcc takes 80 MB with what it brings along, and is not needed.
 test_packages="bubblewrap g++ cmake ninja-build autoconf automake autopoint perl util-linux fakeroot passt gettext"
 test_packages="$test_packages e2fsprogs strace openssh-server bmake remake scons linux-headers-$(dpkg --print-architecture)"
+test_packages="$test_packages pseudo fakechroot faketime"
+[ "$(dpkg --print-architecture)" != amd64 ] || test_packages="$test_packages libc6-dev-i386"
 # Without cargo and go, their tests are skipped. A cargo or go that is not Debian's will do too.
 optional_packages=""
 command -v cargo >/dev/null || optional_packages="$optional_packages cargo"

@@ -6,16 +6,16 @@ import pytest
 
 from termite.engine.errors import Reason
 from tests.e2e.cluster import Tree, embedded, new_tree
-from tests.e2e.conftest import MakePlace
+from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.places import Outcome
 
 SECRETS = {"AWS_SECRET": "abc", "MY_TOKEN": "def", "MY_TOKENS": "kept", "OTHER": "kept"}
 
 
-@pytest.fixture(scope="module")
-def closed(make_place: MakePlace) -> Iterator[Tree]:
+@pytest.fixture(scope="module", params=USERS)
+def closed(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Tree]:
     env = {"TERMITE_ENV_EXCLUDE": "AWS_* *_TOKEN"}
-    with make_place("ordinary") as where, embedded(new_tree(where), env=env) as tree:
+    with make_place(request.param) as where, embedded(new_tree(where), env=env) as tree:
         yield tree
 
 

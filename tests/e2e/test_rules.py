@@ -6,7 +6,7 @@ import pytest
 
 from termite.engine.errors import Reason
 from tests.e2e.cluster import Tree, cluster, embedded, new_tree
-from tests.e2e.conftest import MakePlace
+from tests.e2e.conftest import USERS, MakePlace
 
 RULES = """# comments start a line
 // either way
@@ -100,10 +100,11 @@ def test_a_key_that_is_misspelt_during_a_build_is_said_once_and_changes_nothing(
 
 
 @pytest.mark.parametrize(("flags", "is_remote"), [((), False), (("-network", "allow"), True)], ids=["default", "allow"])
+@pytest.mark.parametrize("user", USERS)
 def test_a_command_with_the_network_runs_here_unless_a_worker_allows_it(
-    make_place: MakePlace, flags: tuple[str, ...], is_remote: bool
+    make_place: MakePlace, flags: tuple[str, ...], is_remote: bool, user: str
 ) -> None:
-    with make_place("ordinary") as where:
+    with make_place(user) as where:
         tree = new_tree(where)
         tree.write(".termite-localrc", '[{"Regexp": "asks", "Network": true}]')
         with cluster(tree, []) as small:

@@ -16,14 +16,16 @@ FAKES = {
     Reason.BELOW_FAKEROOT: ["fakeroot"],
     Reason.BELOW_PSEUDO: ["env", "PSEUDO_PREFIX=/usr", "PSEUDO_LOCALSTATEDIR=pseudo", "pseudo"],
     Reason.BELOW_FAKECHROOT: ["fakechroot"],
+    Reason.BELOW_FAKETIME: ["faketime", "2001-02-03"],
 }
 OWNERS = "{0} touch made; {0} chown 12:34 made; {0} stat -c %u:%g made; {0} sh -c 'id -u'"
 
 
 def below(tie: Reason) -> list[str]:
     """Return the words that start a command below the tool. Skip if it is not installed."""
-    if not shutil.which(FAKES[tie][-1]):
-        pytest.skip(f"{FAKES[tie][-1]} is not installed (apt-get install {FAKES[tie][-1]})")
+    (name,) = {"fakeroot", "pseudo", "fakechroot", "faketime"} & set(FAKES[tie])
+    if not shutil.which(name):
+        pytest.skip(f"{name} is not installed (apt-get install {name})")
     return FAKES[tie]
 
 
@@ -42,10 +44,17 @@ def test_what_it_starts_runs_here_and_sees_the_same_owners(tree: Tree, tie: Reas
 
 
 @pytest.mark.attack
-def test_what_fakechroot_starts_runs_here(tree: Tree) -> None:
+@pytest.mark.parametrize(
+    ("tie", "script", "said"),
+    [
+        (Reason.BELOW_FAKECHROOT, "{0} echo here", b"here\n"),
+        (Reason.BELOW_FAKETIME, "{0} date +%Y; {0} sh -c 'date +%Y'", b"2001\n2001\n"),
+    ],
+)
+def test_what_other_fakes_start_runs_here(tree: Tree, tie: Reason, script: str, said: bytes) -> None:
     jobs = tree.jobs()
-    done = tree.plain(*below(Reason.BELOW_FAKECHROOT), "sh", "-c", f"{LAUNCHER} echo here", timeout_s=LIMIT_S)
-    assert done == Outcome(0, b"here\n", b"")
+    done = tree.plain(*below(tie), "sh", "-c", script.format(LAUNCHER), timeout_s=LIMIT_S)
+    assert done == Outcome(0, said, b"")
     assert tree.jobs() == jobs
 
 
