@@ -88,16 +88,6 @@ void start_loopback(void);
 /* Print how the sockets of jobs are kept apart on this kernel. Return the exit code. */
 int print_scope(void);
 
-/* -- private_network.c (protection/) ------------------------------------------------------------------------------- */
-
-/* Enter a new network namespace that the program `pasta` connects to other machines. Report if that
- * fails. The directory `scratch`/parts must exist. */
-void make_private_network(const char *pasta, const char *scratch);
-/* Return false if `make_private_network` was called, and pasta has ended since. */
-bool is_network_alive(void);
-/* If `make_private_network` was called, refuse what has become an address of the machine since. */
-void refuse_new_addresses(void);
-
 /* -- local_routes.c (protection/) ---------------------------------------------------------------------------------- */
 
 /* The first `bits` bits of an address. The address fills the beginning of `address`. */
@@ -109,6 +99,16 @@ struct local_route {
 void open_local_routes(void);
 /* Call `take` for each local route that has come since the last call. Fail if the kernel refuses. */
 void take_new_local_routes(bool has_ipv6, void (*take)(const struct local_route *route));
+
+/* -- private_network.c (protection/) ------------------------------------------------------------------------------- */
+
+/* Enter a new network namespace that the program `pasta` connects to other machines. Report if that
+ * fails. The directory `scratch`/parts must exist. */
+void make_private_network(const char *pasta, const char *scratch);
+/* Return false if `make_private_network` was called, and pasta has ended since. */
+bool is_network_alive(void);
+/* If `make_private_network` was called, refuse what has become an address of the machine since. */
+void refuse_new_addresses(void);
 
 /* -- quotas.c (protection/) ---------------------------------------------------------------------------------------- */
 

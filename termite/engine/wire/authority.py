@@ -63,7 +63,7 @@ def mint(secret: bytes, name: str, role: Role, now: datetime.datetime | None = N
 
 
 def member_key(secret: bytes) -> bytes:
-    """Return the key for proofs of membership (membership.py)."""
+    """Return the key for proofs of membership (identity.py)."""
     return HKDF(hashes.SHA256(), 32, salt=b"termite", info=b"proof of membership 1").derive(secret)
 
 

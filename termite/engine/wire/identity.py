@@ -2,9 +2,18 @@
 
 A member has a certificate that the cluster's authority has signed (authority.py). A private key
 never reaches a disk: Python loads keys from files only, so it gets an anonymous file in memory.
+
+The hello of a client has a *proof of membership*: a number that is used once, and its HMAC by a key
+that is derived from the secret. The proof stands there as the name of an application protocol
+(ALPN, RFC 7301), which a server of TLS ignores if it knows none. A daemon finds it in the hello
+without parsing, before it does anything for the connection. A proof decides who is served first,
+and nothing else: certificates show who is a member. Somebody who sees the traffic can send a proof
+again, so each daemon takes it once.
 """
 
+import hmac
 import os
+import re
 import ssl
 import stat
 from dataclasses import dataclass
@@ -12,12 +21,13 @@ from pathlib import Path
 
 from termite.engine.errors import UserError
 from termite.engine.wire import wire_calls
-from termite.engine.wire.protocol.membership import NONCE_BYTES, make_proof
 
 SERVER_NAME = "termite"  # in every certificate: membership counts, not the machine's name
 COORDINATOR_NAME = "coordinator.termite"  # in a coordinator's certificate only
 SECRET_MIN_BYTES = 16  # a shorter one could be guessed offline from one recorded handshake
 SECRET_MAX_BYTES = 64 * 1024
+MOST_SEEN = 10_000  # proofs that a daemon remembers, of some 100 bytes each
+_PROOF = re.compile(rb"termite-member-([0-9a-f]{32})-([0-9a-f]{64})")
 
 
 def read_secret(path: Path) -> bytes:
@@ -75,7 +85,7 @@ class Identity:
         """
         context = self._context(ssl.PROTOCOL_TLS_CLIENT)
         if self.member_key:
-            context.set_alpn_protocols([make_proof(self.member_key, os.urandom(NONCE_BYTES))])
+            context.set_alpn_protocols([make_proof(self.member_key)])
         return context
 
     def _context(self, protocol: int) -> ssl.SSLContext:
@@ -89,3 +99,33 @@ class Identity:
             file.flush()
             context.load_cert_chain(f"/proc/self/fd/{descriptor}")
         return context
+
+
+def make_proof(member_key: bytes) -> str:
+    """Return a new proof of membership, as the name of an application protocol."""
+    number = os.urandom(16).hex()
+    return f"termite-member-{number}-{_tag(member_key, number.encode())}"
+
+
+class Members:
+    """The proofs that one daemon has seen, made with `member_key`."""
+
+    def __init__(self, member_key: bytes) -> None:
+        self._key = member_key
+        self._seen: dict[bytes, None] = {}  # the oldest first
+
+    def proves(self, hello: bytes) -> bool:
+        """Return whether a hello has a proof that is right and new. It counts once."""
+        found = _PROOF.search(hello)
+        if found is None or found[1] in self._seen:
+            return False
+        if not hmac.compare_digest(_tag(self._key, found[1]).encode(), found[2]):
+            return False
+        self._seen[found[1]] = None
+        if len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+
+def _tag(member_key: bytes, number: bytes) -> str:
+    return hmac.digest(member_key, number, "sha256").hex()

@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 import trio
 
 from termite.engine.socket_peers import peer_ids
-from termite.engine.wire.protocol.membership import Members
+from termite.engine.wire.identity import Members
 
 HERE = "this machine"
 HELLO_S = 3.0
@@ -137,7 +137,7 @@ class _Turns:
 class Strangers:
     """The strangers of one daemon, of which `limit` are examined at a time.
 
-    `member_key` is the one with which proofs of membership are made (membership.py). Of those
+    `member_key` is the one with which proofs of membership are made (identity.py). Of those
     without a proof, one is examined in `rest_s` seconds; 0 means no such limit.
     """
 

@@ -22,8 +22,8 @@ from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, member_key, mint
+from termite.engine.wire.identity import make_proof
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, WholeFarm, Workers
-from termite.engine.wire.protocol.membership import NONCE_BYTES, make_proof
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.transport import Connection, SendChunk, dial
@@ -37,7 +37,7 @@ FAKE_MIRROR = Path(__file__).parent / "fake_mirror.py"
 # A stand-in for `termite-sandbox enter`: the parent stays, and ends as its child did.
 SANDBOX = '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@" <&0 & wait $!\n'
 
-PROOF_BYTES = len(make_proof(b"", bytes(NONCE_BYTES)))
+PROOF_BYTES = len(make_proof(b""))
 # A record of a TLS handshake, up to the proof that the master is a member: the worker looks at no more.
 HELLO_HEAD = b"\x16\x03\x01" + PROOF_BYTES.to_bytes(2, "big")
 
@@ -115,7 +115,7 @@ class Master:
 async def master(port: int, lease: int | None = None, name: str = "m") -> AsyncIterator[Master]:
     with trio.fail_after(20):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(HELLO_HEAD + make_proof(member_key(SECRET), os.urandom(NONCE_BYTES)).encode())
+            await stream.send_all(HELLO_HEAD + make_proof(member_key(SECRET)).encode())
             one = Master(stream)
             if lease is not None:
                 await one.say(lease=lease, master=name)

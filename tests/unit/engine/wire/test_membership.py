@@ -1,21 +1,15 @@
 """A hello proves membership once, and nobody without the secret can make such a proof."""
 
-import os
 import ssl
 
 import pytest
 
+from termite.engine.wire import identity as identities
 from termite.engine.wire.authority import Role, member_key, mint
-from termite.engine.wire.identity import SERVER_NAME, Identity
-from termite.engine.wire.protocol import membership
-from termite.engine.wire.protocol.membership import NONCE_BYTES, Members, make_proof
+from termite.engine.wire.identity import SERVER_NAME, Identity, Members, make_proof
 
 SECRET, OTHER = b"a secret of sixteen bytes", b"another secret of the kind"
 KEY = member_key(SECRET)
-
-
-def proof_of(key: bytes) -> str:
-    return make_proof(key, os.urandom(NONCE_BYTES))
 
 
 def hello_of(identity: Identity) -> bytes:
@@ -45,7 +39,7 @@ def test_another_secret_proves_nothing() -> None:
 
 
 def test_a_changed_or_cut_proof_proves_nothing() -> None:
-    proof = proof_of(KEY).encode()
+    proof = make_proof(KEY).encode()
     for at in range(len(proof)):
         assert not Members(KEY).proves(proof[:at]), at
         changed = bytes([proof[at] ^ 1])
@@ -54,8 +48,8 @@ def test_a_changed_or_cut_proof_proves_nothing() -> None:
 
 
 def test_a_bounded_number_of_proofs_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "MOST_SEEN", 3)
+    monkeypatch.setattr(identities, "MOST_SEEN", 3)
     members = Members(KEY)
-    proofs = [proof_of(KEY).encode() for _ in range(4)]
+    proofs = [make_proof(KEY).encode() for _ in range(4)]
     assert all(map(members.proves, proofs))
     assert [members.proves(proof) for proof in reversed(proofs)] == [False, False, False, True]

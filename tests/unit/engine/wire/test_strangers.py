@@ -1,6 +1,5 @@
 """A stranger with many addresses is one stranger, and members go first."""
 
-import os
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +8,7 @@ import trio
 import trio.testing
 
 from termite.engine.wire import strangers as daemon_strangers
-from termite.engine.wire.protocol.membership import NONCE_BYTES, make_proof
+from termite.engine.wire.identity import make_proof
 from termite.engine.wire.strangers import HERE, QUEUED, Dropped, Strangers, network_of
 
 KEY = b"key"
@@ -29,10 +28,6 @@ HONEST = "2001:db8:1::1"
 )
 def test_addresses_that_one_host_may_have_are_one_network(one: str, other: str, are_one: bool) -> None:
     assert (network_of(one) == network_of(other)) is are_one
-
-
-def proof_of(key: bytes) -> str:
-    return make_proof(key, os.urandom(NONCE_BYTES))
 
 
 @pytest.fixture
@@ -82,7 +77,7 @@ async def test_members_do_not_wait_for_strangers_of_the_same_host(
     strangers: Strangers, autojump_clock: trio.testing.MockClock
 ) -> None:
     served, others, dropped = list[str](), list[str](), list[str]()
-    proof = proof_of(KEY).encode()
+    proof = make_proof(KEY).encode()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take_turn, strangers, HONEST, served, dropped, proof)
         await trio.testing.wait_all_tasks_blocked()
@@ -90,7 +85,7 @@ async def test_members_do_not_wait_for_strangers_of_the_same_host(
             nursery.start_soon(take_turn, strangers, HONEST, others, dropped, proof)  # seen on the way, and sent again
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(15):
-            nursery.start_soon(take_turn, strangers, HONEST, served, dropped, proof_of(KEY).encode())
+            nursery.start_soon(take_turn, strangers, HONEST, served, dropped, make_proof(KEY).encode())
         await trio.testing.wait_all_tasks_blocked()
         assert (len(served), len(others)) == (16, 2)
         nursery.cancel_scope.cancel()
@@ -112,7 +107,7 @@ async def test_those_without_a_proof_are_examined_at_a_slow_rate(
         for _ in range(4):
             nursery.start_soon(be_examined)
         await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(take_turn, slow, HONEST, served, [], proof_of(KEY).encode())
+        nursery.start_soon(take_turn, slow, HONEST, served, [], make_proof(KEY).encode())
         await trio.testing.wait_all_tasks_blocked()
         assert served == [HONEST], "a member need not wait"
     assert [time_s - start_s for time_s in times] == pytest.approx([0, 3, 6, 9])
