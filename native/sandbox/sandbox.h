@@ -97,7 +97,7 @@ struct local_route {
 
 /* Open the table of local routes of the current network namespace. */
 void open_local_routes(void);
-/* Call `take` for each local route that has come since the last call. Fail if the kernel refuses. */
+/* Call `take` for each local route that came since the last call. Fail if the kernel refuses. */
 void take_new_local_routes(bool has_ipv6, void (*take)(const struct local_route *route));
 
 /* -- private_network.c (protection/) ------------------------------------------------------------------------------- */

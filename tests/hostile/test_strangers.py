@@ -76,7 +76,7 @@ async def list_workers(port: int, secret: bytes) -> float:
 
 
 async def open_lease(port: int, secret: bytes, *, proves: bool = True) -> float:
-    """Return how long the worker takes for a master. A master of another version `proves` nothing."""
+    """Return how long the worker takes for a master. One of another version `proves` nothing."""
     start_s = time.monotonic()
     identity = mint(secret, "honest", Role.CLIENT)
     async with dial(HOST, port, identity if proves else replace(identity, member_key=b""), refuse) as connection:

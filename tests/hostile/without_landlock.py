@@ -3,8 +3,8 @@
 With the word `seccomp` first, it is a kernel that cannot install filters of system calls.
 
 A filter of system calls, which the program and all that it starts inherit, answers ENOSYS to
-landlock_create_ruleset or seccomp, as such a kernel does. Its own library only, because it runs as users who
-cannot read more.
+landlock_create_ruleset or seccomp, as such a kernel does. It needs its own library only, because it
+runs as users who cannot read more.
 """
 
 import ctypes

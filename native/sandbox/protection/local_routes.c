@@ -1,6 +1,6 @@
-/* Read the addresses that the kernel of this machine takes for its own, from its table of local routes.
+/* Read the addresses that the kernel of this machine takes for its own, from its local routes.
  *
- * These are more than the addresses of its interfaces: `ip route add local 10.5.0.0/16 dev lo` makes
+ * They are more than those of its interfaces: `ip route add local 10.5.0.0/16 dev lo` makes
  * a whole network the machine's own, as some load balancers do. Other tables are not read, to which
  * rules of the machine may lead. */
 #include "../sandbox.h"

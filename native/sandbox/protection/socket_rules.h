@@ -27,7 +27,7 @@ static inline void allow_usual_netlink(struct filter *filter)
     skip_to_here(filter, is_netlink);
 }
 
-/* Judge a socket of the internet by its type and protocol. For others the kernel would load a module:
+/* Judge an internet socket by its type and protocol. For others the kernel would load a module:
  * SCTP, DCCP, MPTCP, L2TP, SMC. Some of them are also what SOCK_SEQPACKET or another type means
  * without a protocol. AF_INET with the obsolete SOCK_PACKET is AF_PACKET. */
 static inline void allow_usual_protocols(struct filter *filter)

@@ -7,8 +7,8 @@ cluster from being served, and must cost next to nothing:
   for HELLO_S at most. If too many wait, the oldest one of the source that has most is dropped: a
   member speaks at once.
 * Then it takes a turn. Only a few are examined at a time, and the queue is bounded. Connections
-  whose hello proves membership have turns and a queue of their own. Of the others, which are
-  strangers or speak another version of termite, an eighth as many are examined. A daemon for which
+  whose hello proves membership have turns and a queue of their own. The others are strangers, or
+  speak another version of termite; an eighth as many of them are examined. A daemon for which
   this is expensive begins with one of them in `rest_s` at most.
 * A turn that is free goes to the source which has fewest. If the queue is full, the source which
   has most in it loses one at random. A source whose connections failed lately counts as if it had
@@ -137,8 +137,8 @@ class _Turns:
 class Strangers:
     """The strangers of one daemon, of which `limit` are examined at a time.
 
-    `member_key` is the one with which proofs of membership are made (identity.py). Of those
-    without a proof, one is examined in `rest_s` seconds; 0 means no such limit.
+    `member_key` is the one with which proofs of membership are made (identity.py). One of
+    those without a proof is examined in `rest_s` seconds; 0 means no such limit.
     """
 
     def __init__(self, limit: int, member_key: bytes, rest_s: float = 0.0) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from termite.cli.readers.host_list import HostAddress
+from termite.cli.written_files.host_list import HostAddress
 from termite.cli.ssh_hosts.far.place import MARK
 from termite.cli.ssh_hosts.far_request import MOST_ANSWER_BYTES, _read_answer, checked
 from termite.cli.ssh_hosts.host_worker import HostFacts

@@ -54,7 +54,7 @@ def test_the_table_is_read() -> None:
 
 # The worst that build scripts and masters could do, which a reader should find first.
 FIRST = (
-    "test_record_injection.py",
+    "test_field_injection.py",
     "test_sandbox_order.py",
     "test_descriptor_outlives_job.py",
     "test_upper.py",

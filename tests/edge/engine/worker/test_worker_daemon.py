@@ -38,7 +38,7 @@ FAKE_MIRROR = Path(__file__).parent / "fake_mirror.py"
 SANDBOX = '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@" <&0 & wait $!\n'
 
 PROOF_BYTES = len(make_proof(b""))
-# A record of a TLS handshake, up to the proof that the master is a member: the worker looks at no more.
+# A record of a TLS handshake, up to the proof that the master is a member: no more is looked at.
 HELLO_HEAD = b"\x16\x03\x01" + PROOF_BYTES.to_bytes(2, "big")
 
 Start = Callable[..., WorkerConfig]
