@@ -31,7 +31,7 @@ _OF_ITSELF = "|".join(
         r"\bRLIMIT_(?:NPROC|SIGPENDING|MSGQUEUE|MEMLOCK|NICE|RTPRIO|RTTIME)\b",
         rf"{_PROCESS}(?:{_OWN_FILES})\b",
         r"/proc/(?:mounts|sys/user|sys/kernel/(?:pid_max|ns_last_pid|shm\w{3}|msg\w{3}|sem))\b",
-        rf"\b(?:NoNewPriv|Seccomp|Cap(?:Inh|Prm|Eff|Bnd|Amb))[^;&\n]{{0,200}}{_PROCESS}status\b",
+        rf"\b(?:NoNewPriv|Seccomp|Cap[IPEBA][a-z]{2})[^;&\n]{{0,200}}{_PROCESS}status\b",
         rf"\b(?:cat|cp|head|tail|less|more)\s[^;&|\n]{{0,200}}{_PROCESS}status\b",
         r"\b(?:ls|find|tree)\s(?:-[^;&|\n]{0,200}\s)?['\"]?/dev/?(?=['\"]?(?:$|[\s;&|<>)]))",
     )

@@ -42,7 +42,7 @@ def test_a_header_behind_a_dead_mount_is_missed_as_it_is_here(make_place: MakePl
             plain, far = tree.plain(*gcc), tree.termite(*gcc)
             assert plain.code == far.code == 1 and NOT_CONNECTED in plain.stderr, (plain, far)
             line = next(line for line in far.stderr.splitlines() if line.startswith(b"termite: "))
-            assert b"/inc1': " + NOT_CONNECTED in line and b"running the command on this machine" in line, far
+            assert b"/inc1': " + NOT_CONNECTED in line and b"1 command runs on this machine" in line, far
             jobs = tree.status()["jobs"]
             assert (jobs["remote"], jobs["local"]) == (0, 1), jobs
             assert tree.termite("gcc", "-Iinc2", "-c", "x.c").code == 0

@@ -377,8 +377,7 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
     job.phase = Phase.RUNNING
     job.rewind()
     job.is_executed = True
-    is_at_terminal = message.terminal is not None
-    ran = await (run_at_terminal(job, lease, message) if is_at_terminal else lease.run(message, job.output.forward))
+    ran = await (run_at_terminal(job, lease, message) if message.terminal else lease.run(message, job.output.forward))
     master.pool.succeeded(lease)
     master.is_without_worker = False
     return ran
