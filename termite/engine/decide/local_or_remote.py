@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from termite.engine.decide.environment import environment_of
+from termite.engine.decide.logic.named_paths import names_path
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites
@@ -92,4 +93,4 @@ def may_run_as_short(verdict: Verdict, env: Mapping[str, str]) -> bool:
 
 def _has_left(command: Command, root: str) -> bool:
     """Return whether a command was started outside the tree and does not name it."""
-    return not is_inside(command.cwd, root) and root not in command.text
+    return not is_inside(command.cwd, root) and not names_path(command.text, root)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from termite.engine.paths import parse_mount_lines
+from termite.engine.paths import is_inside, parse_mount_lines
 
 
 def find_group(controller: str) -> tuple[Path, Path] | None:
@@ -79,9 +79,8 @@ def parse_group(groups: bytes, mounts: bytes, controller: str) -> tuple[Path, Pa
             continue
         for root, point in _mounts(mounts, "" if is_second_version else controller):
             # In a container the mount may begin at our own group, which /proc names from the top.
-            below = path.removeprefix(root) if root != "/" and path.startswith(root) else path
-            if root == "/" or path.startswith(root):
-                return Path(point) / below.lstrip("/"), Path(point)
+            if is_inside(path, root):
+                return Path(point) / path[len(root) :].lstrip("/"), Path(point)
     return None
 
 

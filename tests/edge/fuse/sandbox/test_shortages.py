@@ -28,6 +28,7 @@ IN_CONTAINER = "33 25 0:29 /docker/abc /sys/fs/cgroup/memory ro,relatime master:
         ("4:memory:/docker/abc\n", IN_CONTAINER, ("/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory")),
         ("4:memory:/docker/abc/d\n", IN_CONTAINER, ("/sys/fs/cgroup/memory/d", "/sys/fs/cgroup/memory")),
         ("4:memory:/elsewhere\n", IN_CONTAINER, None),
+        ("4:memory:/docker/abcd\n", IN_CONTAINER, None),
         ("4:cpu:/a\n", V1, None),
         ("4:memory:/a\n", "", None),
         ("", V2, None),
