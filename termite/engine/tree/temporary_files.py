@@ -21,7 +21,8 @@ from termite.engine.tree.logic.visibility import Exports, Visibility, is_public
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tree_disk import Disk, LookErrors
 
-MOST_SHOWN = 4096  # private names: each is an anchor, which stays as long as the master
+MOST_SHOWN = 4096  # private names that are there: each is an anchor, which stays as long as the master
+NAMES_A_SEARCH = 64  # that are not shown: a search for those that are gone takes 10 ms
 MOST_MADE = 20_000  # names of jobs, 200 bytes each; then those that are gone are forgotten
 SPECIAL_BITS = 0o7000  # nothing in a directory of all users gets one from a worker
 
@@ -35,7 +36,8 @@ class TemporaryFiles:
         self._exports = exports
         self._tree = follower.tree
         self._made: dict[bytes, Inode] = {}
-        self._shown = 0
+        self._shown: set[bytes] = set()
+        self._too_many = 0  # names that were not shown, because there were too many
         self._environment: tuple[bytes, ...] = ()
         self._chosen: list[bytes] = []
         self._of_environment: list[bytes] = []
@@ -104,9 +106,24 @@ class TemporaryFiles:
             self._show_place(path, events)
 
     def _show_place(self, path: bytes, events: Events) -> None:
-        if self._shown < MOST_SHOWN and self._exports.show(path):
-            self._shown += 1
+        if len(self._shown) >= MOST_SHOWN:
+            if self._too_many % NAMES_A_SEARCH == 0:
+                self._hide_gone()
+            self._too_many += 1
+        if len(self._shown) < MOST_SHOWN and self._exports.show(path):
+            self._shown.add(path)
             _touch(path, events)
+
+    def _hide_gone(self) -> None:
+        """Take back the names that local commands have removed."""
+        for path in sorted(self._shown):
+            with suppress(Retryable):  # the next search tries it again
+                if self._look(path) is None:
+                    self._hide(path)
+
+    def _hide(self, path: bytes) -> None:
+        self._shown.discard(path)
+        self._exports.hide(path)
 
     # -- what jobs leave ----------------------------------------------------------------------------------------------
 
@@ -141,6 +158,8 @@ class TemporaryFiles:
             if self._exports.is_live(change.path):
                 continue
             self._made.pop(change.path, None)
+            if change.attr is None and change.path in self._shown:
+                self._hide(change.path)
             with suppress(Retryable):  # a name that nobody knows is not ours
                 if change.attr is not None and (status := self._look(change.path)) is not None:
                     self._made[change.path] = status.st_dev, status.st_ino

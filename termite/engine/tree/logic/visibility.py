@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from termite.engine.paths import MASTER_SOCKET, from_root_down, is_within, join, split
+from termite.engine.paths import MASTER_SOCKET, from_root_down, is_below, is_within, join, split
 from termite.engine.tree.logic.temporary_names import TEMPORARY, is_never_shown, temporary_above
 
 STAGING = b".termite-staging"
@@ -133,6 +133,16 @@ class Exports:
             return False
         self._add(path, Visibility.WHOLE)
         return True
+
+    def hide(self, path: bytes) -> None:
+        """Undo `show` for a name that is gone: another program may take it."""
+        directory, name = split(path)
+        del self._anchors[path]
+        if not any(is_below(anchor, path) for anchor in self._anchors):
+            for names in (self._anchored, self._passages):
+                names[directory].discard(name)
+        self._rules.pop(directory, None)
+        self._rules.pop(path, None)
 
     def choose(self, path: bytes) -> bool:
         """Show a directory in which commands put their temporary files. Return whether that is new.

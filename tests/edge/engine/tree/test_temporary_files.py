@@ -112,6 +112,28 @@ async def test_new_names_come_home_and_may_be_changed_and_removed(
     assert not areas(temporary.parent)
 
 
+@pytest.mark.parametrize("temporary", ["/tmp"], indirect=True)
+async def test_private_names_that_are_gone_leave_room_for_new_ones(
+    home: MasterTree, root: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("termite.engine.tree.temporary_files.MOST_SHOWN", 2)
+    await serve(home, root, temporary)
+    for number in range(4):
+        path = temporary / str(number)
+        await Left(home, root).file(path, b"1", 0o600).end()
+        await serve(home, temporary)
+        assert (await home.directory(tree_path(temporary)))[2].keys() == {path.name.encode()}
+        await Left(home, root).add(path, None).end()
+    for number in range(4):
+        path = temporary / f"local{number}"
+        path.touch(0o600)
+        home.show_named((os.fsencode(path),), tree_path(root), ())
+        home.drain()
+        assert (await home.directory(tree_path(temporary)))[2].keys() == {path.name.encode()}
+        path.unlink()
+        monkeypatch.setattr("termite.engine.tree.temporary_files.NAMES_A_SEARCH", 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -252,3 +252,16 @@ def test_what_everybody_may_read_is_neither_in_the_tree_nor_shown_to_jobs_alone(
     exports.export(b"home/u/tools", is_watched=False)
     for path in (b"tmp/user/0/x", b"home/u/tools/cc", exports.writable_root):
         assert not exports.is_for_everybody(path), path
+
+
+def test_a_shown_name_that_is_gone_is_private_again_if_another_program_takes_it() -> None:
+    exports = Exports(b"home/u/proj", (), (), ())
+    assert exports.show(b"tmp/d") and exports.show(b"tmp/e/f")
+    assert shows(exports, b"tmp", b"d", DIRECTORY | 0o700) and shows(exports, b"tmp/e", b"f", FILE | 0o600)
+    exports.hide(b"tmp/d")
+    assert not shows(exports, b"tmp", b"d", DIRECTORY | 0o700)
+    assert exports.visibility(b"tmp/d/x") is Visibility.PUBLIC
+    assert exports.show(b"tmp/e")
+    exports.hide(b"tmp/e")
+    assert shows(exports, b"tmp", b"e", DIRECTORY | 0o700), "a way to a name that is shown"
+    assert exports.show(b"tmp/d"), "it is new again"
