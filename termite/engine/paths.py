@@ -21,6 +21,7 @@ RESULT_BYTES = 4095  # PATH_MAX without its NUL: a mirror reads what a job has m
 # configure scripts try that with up to 8 KiB. The master follows no directory below this, so that
 # an honest one never names more.
 PATH_BYTES = 4 * 4096
+MOST_FRESH = 1000  # private names in temporary directories, of which each job gets all
 DEEPEST_PATH = PATH_BYTES // 2  # names in a path
 SHOWN_BYTES = 100  # of something that is no path, in an error
 _ESCAPE = re.compile(rb"\\([0-7]{3})")

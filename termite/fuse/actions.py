@@ -125,6 +125,7 @@ class Actions:
 
     async def _run_in_view(self, run: Run, send_chunk: SendChunk) -> Ran:
         self._tree.take_in(run.changesets)
+        self._tree.fresh = frozenset(run.fresh)
         self._traced_names.note_known(run.names_known)
         self._journal_advanced.unpark_all()
         if run.network and not self._parts.has_network:

@@ -124,3 +124,15 @@ def test_none_are_short_where_the_user_says_so(make_place: MakePlace) -> None:
         for _ in range(RUNS):
             assert whole.tree.termite("true", "here").code == 0
         assert (whole.tree.jobs(), shorts(whole.tree)) == (RUNS, 0)
+
+
+def test_what_leaves_something_in_a_temporary_directory_is_never_short(tree: Tree) -> None:
+    """Later jobs see a private name there only if a worker has made it."""
+    command = ("sh", "-c", "rm -f `cat made 2>/dev/null`; mktemp >made")
+    short = shorts(tree)
+    try:
+        for _ in range(RUNS):
+            assert tree.termite(*command).code == 0
+        assert shorts(tree) == short
+    finally:
+        tree.plain("sh", "-c", "rm `cat made`")

@@ -95,6 +95,22 @@ def test_a_name_of_mktemp_goes_through_a_file_of_the_tree(tree: Tree, name: str)
     assert as_plain(tree, makefile, name).stdout == b"secret\n600\n"
 
 
+@in_both
+def test_a_private_name_of_a_local_command_is_not_missing_for_a_script(tree: Tree, name: str) -> None:
+    """The name stands in a file, so that no command mentions it."""
+    assert tree.termite("sh", "-c", f"test -e {name}-none").code == 1, "the directory is known by now"
+    made = f"mktemp {name}XXXX >n; echo secret >`cat n`; mktemp -d {name}XXXX >d; echo in >`cat d`/x"
+    assert tree.plain("sh", "-c", made).code == 0
+    before = tree.status()
+    assert tree.termite("sh", "-c", "cat `cat n`; test -f `cat n`") == Outcome(0, b"secret\n", b"")
+    assert tree.termite("sh", "-c", "cat `cat d`/x") == Outcome(0, b"in\n", b"")
+    after = tree.status()
+    unseen = Reason.UNSEEN_PROGRAM
+    assert after["fallbacks"][unseen] - before["fallbacks"].get(unseen, 0) == 2
+    assert tree.termite("sh", "-c", "test -e $(cat n)x").code == 1, "another name is missing"
+    assert tree.status()["fallbacks"][unseen] == after["fallbacks"][unseen]
+
+
 def test_an_installation_is_made_checked_and_removed_as_distcheck_does(tree: Tree, name: str) -> None:
     makefile = f"""D = {name}
 all: check

@@ -185,6 +185,8 @@ class Master:
         self.notices.clear()
         self.outside.begin_build()
         self.private.begin_build()
+        if not self.jobs:
+            self.tree.notes.fresh.begin_build(time.time_ns())
 
     def _requests(self) -> MirrorRequests:
         return MirrorRequests(self.tree, self.jobs, self.outside.is_droppable)

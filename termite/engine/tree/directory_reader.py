@@ -150,11 +150,14 @@ class DirectoryReader:
         """
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
-        found, hidden = _standard_directories(fd, directory, rules), dict[bytes, int]()
+        found, hidden = _standard_directories(fd, directory, rules), dict[bytes, os.stat_result]()
+        forget = self.notes.fresh.forget if self._exports.is_crowded(directory) else None
         for name in names:
             if name in found:
                 continue
             st = None
+            if forget:
+                forget(join(directory, name))
             try:
                 st = look_calls.stat(name, dir_fd=fd, follow_symlinks=False)
                 self.notes.note(directory, fd, name, st)
@@ -167,7 +170,7 @@ class DirectoryReader:
                 if is_shown:
                     found[name] = self.to_seen(fd, name, st)
                 elif name not in found:
-                    hidden[name] = st.st_mode
+                    hidden[name] = st
             except OSError as e:
                 if e.errno in REFUSED:
                     self.refused.setdefault(directory, set()).add(name)

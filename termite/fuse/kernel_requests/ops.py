@@ -114,7 +114,7 @@ class MirrorOperations(pyfuse3.Operations):
                     raise unknown(parent.path, name, attr)
                 node = self._child(parent, name, attr)
             elif not self._is_partial(parent):
-                return self._absent
+                return self._absence(parent, name)
             elif (found := await self._private(parent, name, ctx.pid)) is not None:
                 node = found
             else:
@@ -215,6 +215,17 @@ class MirrorOperations(pyfuse3.Operations):
 
     def _is_partial(self, node: DirectoryNode) -> bool:
         return node.is_private or (isinstance(node.view, Base) and self._tree.is_partial(node.path))
+
+    def _absence(self, parent: DirectoryNode, name: bytes) -> Any:
+        """Return the answer for a name that nobody has to be asked for.
+
+        In a directory of all users, such as /tmp, the kernel asks each time. Raise Retryable if the
+        name is a private one there.
+        """
+        path = parent.path + b"/" + name if parent.path else name
+        if path in self._tree.fresh:
+            raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
+        return self._absent_now if parent.attr.mode & stat.S_ISVTX else self._absent
 
     async def _private(self, parent: DirectoryNode, name: bytes, thread: int) -> Node | None:
         """Return the node of an entry that jobs see only if they ask for it by name, or None."""

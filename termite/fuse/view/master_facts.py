@@ -54,6 +54,7 @@ class KnownTree(abc.ABC):
     def __init__(self, writable_root: bytes, number: int) -> None:
         self.number = number
         self._writable_root = writable_root
+        self.fresh: frozenset[bytes] = frozenset()  # as in the newest Run
         self._root = Attr(mode=stat.S_IFDIR | 0o755, size=0, mtime_ns=0)
         self._known: dict[bytes, _Known] = {}
         self._early: dict[int, Changeset] = {}  # arrived before the one in front of it

@@ -53,6 +53,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         terminal=job.terminal,
         trace=trace_mode(job, TraceMode.EXACT if job.is_stored else master.config.trace),
         names_known=len(lease.traced_names),
+        fresh=master.tree.notes.fresh.paths,
     )
 
 

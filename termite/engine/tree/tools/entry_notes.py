@@ -6,6 +6,7 @@ would take such a file for absent, and a shell would run another program of that
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine import look_calls
@@ -14,6 +15,7 @@ from termite.engine.look_errors import is_answer
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.tools.code_links import CodeLinks
+from termite.engine.tree.tools.fresh_names import FreshNames
 from termite.engine.tree.tools.private_entries import is_asked_for, is_within_reach
 from termite.engine.tree.tools.programs import IsShown, way_to
 from termite.engine.tree.tools.slow_mounts import SlowMounts, slow_mounts
@@ -36,6 +38,7 @@ class EntryNotes:
     `partial` has the directories with entries that jobs do not see. `unlisted` has those of which
     only what leads further was looked at. `turns` counts how often a directory became one of these
     after mirrors had been told that it was not. `code_links` are symlinks that lead to later code.
+    after mirrors had been told that it was not. `fresh` are the private names in temporary directories.
     """
 
     def __init__(self, exports: Exports, is_shown: IsShown) -> None:
@@ -55,6 +58,7 @@ class EntryNotes:
         self.is_mixed = False
         self.seals = 0
         self.code_links = CodeLinks(exports.writable_root)
+        self.fresh = FreshNames(time.time_ns())
         try:
             with look_calls.scandir(b"/" + exports.writable_root) as found:
                 self.is_mixed = any(self._is_foreign(entry.stat(follow_symlinks=False)) for entry in found)
@@ -75,14 +79,16 @@ class EntryNotes:
             if not self._exports.is_live(nominal.strip(b"/")):
                 self._note_link(directory, name, target)
 
-    def note_hidden(self, directory: bytes, fd: int, hidden: Mapping[bytes, int]) -> None:
-        """Note entries that jobs do not see, given by their st_mode. Raise OSError if a look fails.
+    def note_hidden(self, directory: bytes, fd: int, hidden: Mapping[bytes, os.stat_result]) -> None:
+        """Note entries that jobs do not see. Raise OSError if a look fails.
 
         Entries that this user cannot use do not count, unless there are very many.
         """
+        if hidden and self._exports.is_crowded(directory):
+            self.fresh.note(directory, hidden)
         if not hidden or directory in self.partial or not is_asked_for(self._exports, directory):
             return
-        if len(hidden) > MOST_OUT_OF_REACH or any(is_within_reach(fd, *entry) for entry in hidden.items()):
+        if len(hidden) > MOST_OUT_OF_REACH or any(is_within_reach(fd, name, st.st_mode) for name, st in hidden.items()):
             self.partial.add(directory)
             self.turns += directory in self._told
 

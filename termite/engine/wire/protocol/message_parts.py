@@ -14,6 +14,7 @@ import msgspec
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Changeset
+from termite.engine.paths import MOST_FRESH
 from termite.engine.wire.protocol.failure_replies import Failed
 from termite.engine.wire.protocol.fleet_messages import MOST_LOG_RECORDS, WholeFarm, WorkerReport, Workers
 from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES
@@ -32,7 +33,7 @@ Encode = Callable[[Message], bytes]
 # dictionary of 500,000 entries grows in 12 ms, which is the longest pause of all.
 _MOST = 500_000
 _LONG: Mapping[type[Message], Mapping[str, int]] = {
-    Run: {"changesets": _MOST, "argv": _MOST, "env": _MOST, "contents": _MOST},
+    Run: {"changesets": _MOST, "argv": _MOST, "env": _MOST, "contents": _MOST, "fresh": MOST_FRESH},
     Ran: {"changes": MAX_CHANGES, "inline": MAX_CHANGES, "dropped": MAX_DROPPED},
     Directory: {"children": _MOST},
     LogRecords: {"records": _MOST},

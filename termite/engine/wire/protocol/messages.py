@@ -37,6 +37,7 @@ from termite.engine.model import (
     WindowSize,
     WorkerRoom,
 )
+from termite.engine.paths import MOST_FRESH
 from termite.engine.wire.protocol.failure_replies import Failed
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
@@ -52,7 +53,7 @@ from termite.engine.wire.protocol.fleet_messages import (
 )
 from termite.engine.wire.protocol.message_base import LongPath, Message
 
-PROTOCOL = 9  # both ends must have the same; if not, the operator reads one clear line
+PROTOCOL = 10  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job, in all parts of its result
@@ -130,6 +131,8 @@ class Run(Message, frozen=True):
       which nobody types, the run fails.
     * `trace` says how the job is traced. The master has learnt `names_known` names of the traces of
       this lease.
+    * `fresh` are paths of private files in temporary directories, which are not listed. A job that
+      looks for one fails with RETRYABLE: it runs on the master's machine.
     """
 
     job: Count
@@ -156,6 +159,7 @@ class Run(Message, frozen=True):
     terminal: TerminalWish | None = None
     trace: TraceMode = TraceMode.OFF
     names_known: Count = 0
+    fresh: Annotated[tuple[bytes, ...], Meta(max_length=MOST_FRESH)] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that execve and chdir cannot take.

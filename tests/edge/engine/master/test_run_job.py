@@ -79,6 +79,7 @@ from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.publication import Published, Ticket
 from termite.engine.tree.tools.code_links import CodeLinks
+from termite.engine.tree.tools.fresh_names import FreshNames
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from termite.engine.wire.protocol import launcher_frames
 from termite.engine.wire.protocol.fields import pack_fields, pack_numbers
@@ -128,7 +129,7 @@ class FakeTree:
         self.is_finishing = False
         self.discarded = Lines()
         self.misses_changes = False
-        self.notes = SimpleNamespace(is_mixed=False, seals=0, turns=0, code_links=CodeLinks(b"nowhere"))
+        self.notes = SimpleNamespace(is_mixed=False, seals=0, turns=0, code_links=CodeLinks(b"nowhere"), fresh=FreshNames(0))
         self.temporary = (b"tmp",)
         self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
         self.results: dict[bytes, int] = {}
@@ -617,6 +618,7 @@ async def test_while_many_jobs_run_elsewhere_a_core_is_left_to_the_master(tmp_pa
         ran(0, 9),
         msgspec.structs.replace(ran(), dropped=(b"usr/lib/__pycache__/x.pyc",)),
         msgspec.structs.replace(ran(), stdin_taken=3),
+        ran(changes=(CHANGE, Change(b"tmp/x", None))),
     ],
     ids=str,
 )
