@@ -72,7 +72,7 @@ class MirrorRequests:
                 number, attr, children = await self._tree.directory(path)
                 return Directory(number, attr, children, *self._tree.notes.hides(path))
             case GetEntry(path=path):
-                return Entry(self._find_entry(lease, path))
+                return Entry(await self._find_entry(lease, path))
             case GetFile():
                 self._tree.load(split(message.path)[0], lease.worker)
                 return await self._send_file(message, send_chunk)
@@ -102,7 +102,7 @@ class MirrorRequests:
         finally:
             os.close(fd)
 
-    def _find_entry(self, lease: Lease, path: bytes) -> Attr | None:
+    async def _find_entry(self, lease: Lease, path: bytes) -> Attr | None:
         """Return a directory or a symlink that was not listed, or None.
 
         Jobs find their caches empty. Nobody knows which job of the lease looks.
@@ -111,7 +111,7 @@ class MirrorRequests:
         commands = [job.command for job in self._jobs.values() if job.lease is lease and job.command is not None]
         if any(self._is_droppable(name, command) for command in commands):
             return None
-        return self._tree.private_entry(path)
+        return await self._tree.private_entry(path)
 
     def _job(self, lease: Lease, number: int) -> Job:
         job = self._jobs.get(number)

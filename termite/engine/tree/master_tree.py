@@ -38,7 +38,7 @@ from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.temporary_files import TemporaryFiles
 from termite.engine.tree.tools.entry_notes import EntryNotes
 from termite.engine.tree.tools.hidden_entries import may_have_entry
-from termite.engine.tree.tools.private_entries import find_entry
+from termite.engine.tree.tools.private_entries import PrivateEntries
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.slow_mounts import WatchedMounts
 from termite.engine.tree.tools.tool_homes import ToolPlace
@@ -85,6 +85,7 @@ class MasterTree:
         self.attrs = self._follower.tree
         self._temporary = TemporaryFiles(self._disk, self._exports, self._follower)
         self._journal, self._mounts = Journal(), WatchedMounts(config.writable_root)
+        self._private = PrivateEntries(self._disk, self._exports, self._mounts)
         self._staging = Staging(config.writable_root)
         self.discarded = self._staging.discarded  # lines that name what is missing of the results of killed masters
         staging = self._staging
@@ -142,10 +143,10 @@ class MasterTree:
         assert own is not None, "a served directory has been seen"
         return self.number, own.attr, {name: seen.attr for name, seen in tree.listing(path).items()}
 
-    def private_entry(self, path: bytes) -> Attr | None:
-        """Return an entry that was not listed, as `find_entry` does."""
+    async def private_entry(self, path: bytes) -> Attr | None:
+        """Return an entry that was not listed, as `PrivateEntries.find` does."""
         components(path)
-        return find_entry(self._disk, self._exports, self._mounts, path)
+        return await self._private.find(path)
 
     async def open_file(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Digest]:
         """Return an open fd of this version of a file, for the caller to close, and its digest.

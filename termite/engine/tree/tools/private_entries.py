@@ -8,8 +8,11 @@ machine.
 """
 
 import errno
+import functools
 import os
 import stat
+
+import trio
 
 from termite.engine import look_calls
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
@@ -23,6 +26,9 @@ from termite.engine.tree.tools.refused_entries import is_refused_by_rights
 from termite.engine.tree.tools.slow_mounts import WatchedMounts
 from termite.engine.tree.tree_disk import Disk, LookErrors, look_failed
 
+SLOW_LOOK_S = 2.0  # a server that works answers in less
+SLOW_LOOKS = 4  # at the same time: each may hold a thread for as long as a server is silent
+SILENT_S = 60.0  # after a silence, during which no look is tried
 DIRECTORY_BYTES = 4096  # the size of every directory that jobs see
 # The package manager's. Compilers look there for hundreds of names that are missing, and each
 # program for /etc/ld.so.preload. What root alone may read there is no part of a build.
@@ -56,22 +62,46 @@ def is_within_reach(fd: int, name: bytes, mode: int) -> bool:
     return look_calls.has_right(name, os.R_OK, dir_fd=fd) or look_calls.has_right(name, os.X_OK, dir_fd=fd)
 
 
-def find_entry(disk: Disk, exports: Exports, mounts: WatchedMounts, path: bytes) -> Attr | None:
-    """Return the attributes of a directory or a symlink that jobs were not shown.
+class PrivateEntries:
+    """The entries that mirrors of one tree ask for."""
 
-    Return None if nothing is there, or nothing that a job may know of. Raise Retryable if it is
-    anything else, or if the look fails. No symlink on the way is followed.
-    """
-    directory, name = split(path)
-    if not is_asked_for(exports, directory) or exports.visibility(path) is Visibility.HIDDEN:
-        return None
-    if temporary_above(path) and is_never_shown(path):
-        return None
-    try:
-        if mounts.now().may_hang(path):
+    def __init__(self, disk: Disk, exports: Exports, mounts: WatchedMounts) -> None:
+        self._disk = disk
+        self._exports = exports
+        self._mounts = mounts
+        self._slow_looks = trio.CapacityLimiter(SLOW_LOOKS)
+        self._silent_until_s = 0.0
+
+    async def find(self, path: bytes) -> Attr | None:
+        """Return the attributes of a directory or a symlink that jobs were not shown.
+
+        Return None if nothing is there, or nothing that a job may know of. Raise Retryable if it is
+        anything else, or if the look fails. No symlink on the way is followed. A place where a look
+        may hang is looked at in a thread, for SLOW_LOOK_S at most; one that mounts on demand is
+        not. If nobody knows what is there, only a command on the master's machine finds out.
+        """
+        directory, _ = split(path)
+        if not is_asked_for(self._exports, directory) or self._exports.visibility(path) is Visibility.HIDDEN:
             return None
-    except OSError as error:
-        raise look_failed(path, error) from error
+        if temporary_above(path) and is_never_shown(path):
+            return None
+        try:
+            mounts = self._mounts.now()
+        except OSError as error:
+            raise look_failed(path, error) from error
+        if not mounts.may_hang(path):
+            return look_at_entry(self._disk, path)
+        if not mounts.is_on_demand(path) and trio.current_time() >= self._silent_until_s:
+            with trio.move_on_after(SLOW_LOOK_S):
+                look = functools.partial(look_at_entry, self._disk, path)
+                return await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=self._slow_looks)
+            self._silent_until_s = trio.current_time() + SILENT_S
+        raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
+
+
+def look_at_entry(disk: Disk, path: bytes) -> Attr | None:
+    """Return as `PrivateEntries.find`, wherever the path is. This blocks on the disk."""
+    directory, name = split(path)
     with LookErrors(path):
         try:
             fd = disk.open_directory(directory, os.O_PATH)

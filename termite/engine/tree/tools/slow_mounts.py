@@ -34,9 +34,17 @@ class SlowMounts(NamedTuple):
         """
         if not self.kinds or is_within(self.root, path):
             return False
-        mount = next((place for place in from_below_up(path) if place in self.kinds), b"")
-        kind = self.kinds.get(mount, b"")
+        mount, kind = self._mount_of(path)
         return bool(_SLOW.fullmatch(kind)) and (kind == ON_DEMAND or not is_within(self.root, mount))
+
+    def is_on_demand(self, path: bytes) -> bool:
+        """Return whether a look at a path without symlinks may mount something."""
+        return self._mount_of(path)[1] == ON_DEMAND
+
+    def _mount_of(self, path: bytes) -> tuple[bytes, bytes]:
+        """Return the mount point of a path, and the kind of its file system."""
+        mount = next((place for place in from_below_up(path) if place in self.kinds), b"")
+        return mount, self.kinds.get(mount, b"")
 
 
 class WatchedMounts:

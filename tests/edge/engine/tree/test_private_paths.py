@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from termite.engine.fleet.lease import Lease
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
-from termite.engine.tree.tools import entry_notes
+from termite.engine.tree.tools import entry_notes, private_entries, slow_mounts
 from termite.engine.tree.tools.private_entries import refusal_of
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from termite.engine.tree.tree_disk import Disk
@@ -258,13 +259,16 @@ async def never(chunk: bytes) -> None:
     raise AssertionError("no content is sent")
 
 
-def test_a_job_learns_of_private_directories_and_links_only_that_they_are_there(tree: MasterTree, base: Path) -> None:
+async def test_a_job_learns_of_private_directories_and_links_only_that_they_are_there(
+    tree: MasterTree, base: Path
+) -> None:
     (base / "d").mkdir(mode=0o700)
     (base / "d" / "below").mkdir(mode=0o700)
     (base / "d" / "f").touch(mode=0o600)
     os.mkfifo(base / "d" / "fifo")
     (base / "d" / "link").symlink_to("f")
-    found = {name: tree.private_entry(tree_path(base / name)) for name in ("d", "d/below", "d/link", "d/none", "d/f/x")}
+    names = ("d", "d/below", "d/link", "d/none", "d/f/x")
+    found = {name: await tree.private_entry(tree_path(base / name)) for name in names}
     assert [attr and (oct(attr.mode), attr.target) for attr in found.values()] == [
         ("0o40700", b""),
         ("0o40700", b""),
@@ -274,16 +278,49 @@ def test_a_job_learns_of_private_directories_and_links_only_that_they_are_there(
     ]
     for name in ("d/f", "d/fifo"):
         with pytest.raises(Retryable) as error:
-            tree.private_entry(tree_path(base / name))
+            await tree.private_entry(tree_path(base / name))
         assert (error.value.reason, error.value.detail) == (Reason.UNSEEN_PROGRAM, str(base / name))
 
 
-def test_nobody_learns_of_what_is_excluded_or_made_by_the_sandbox(tree: MasterTree, base: Path) -> None:
+async def test_nobody_learns_of_what_is_excluded_or_made_by_the_sandbox(tree: MasterTree, base: Path) -> None:
     (base / "excluded" / "f").touch()
     (base / "d").mkdir(mode=0o700)
     (base / "d" / "out").symlink_to("../excluded")
     for path in (base / "excluded", base / "excluded/f", base / "d/out/f", Path("/dev/null"), Path("/proc/1")):
-        assert tree.private_entry(tree_path(path)) is None, path
+        assert await tree.private_entry(tree_path(path)) is None, path
+
+
+async def unseen(tree: MasterTree, path: Path) -> str:
+    """Return the path that sends a command home which looks for `path`, or "" if none does."""
+    try:
+        await tree.private_entry(tree_path(path))
+    except Retryable as error:
+        assert error.reason is Reason.UNSEEN_PROGRAM
+        return error.detail
+    return ""
+
+
+async def test_a_private_place_on_a_slow_mount_is_no_missing_one(
+    tree: MasterTree, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, kinds = base / "d", {b"": b"ext4"}
+    home.mkdir(mode=0o700)
+    (home / "f").touch(mode=0o600)
+    monkeypatch.setattr(slow_mounts, "slow_mounts", lambda root: slow_mounts.SlowMounts(root, kinds))
+    kinds[tree_path(home)] = b"nfs4"
+    assert await tree.private_entry(tree_path(home)) is not None
+    assert [await unseen(tree, path) for path in (home / "none", home / "f")] == ["", str(home / "f")]
+    held = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(private_entries, "SLOW_LOOK_S", 0.05)
+        patch.setattr(private_entries, "look_at_entry", lambda disk, path: held.wait())
+        assert await unseen(tree, home / "none") == str(home / "none"), "the server is silent"
+    assert await unseen(tree, home / "none") == str(home / "none"), "it is not asked again at once"
+    held.set()
+    kinds[tree_path(home)] = b"autofs"
+    with monkeypatch.context() as patch:
+        patch.setattr(private_entries, "look_at_entry", lambda disk, path: 1 / 0)
+        assert await unseen(tree, home / "none") == str(home / "none"), "nothing is mounted"
 
 
 def test_a_directory_of_the_tree_that_its_owner_may_not_list_sends_the_command_home(base: Path) -> None:
