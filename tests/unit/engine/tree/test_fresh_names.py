@@ -21,10 +21,10 @@ def test_names_of_this_user_and_of_this_build_are_fresh_until_they_are_gone() ->
     old, others = entry(NOW_NS - 2 * CLOCK_NS), entry(later, os.geteuid() + 1)
     fresh.note(b"tmp", {b"a": entry(later), b"old": old, b"others": others, b"ssh-agent": entry(later)})
     fresh.note(b"var/tmp", {b"b": entry(later)})
-    assert fresh.paths == (b"tmp/a", b"var/tmp/b")
+    assert list(fresh.paths) == [b"tmp/a", b"var/tmp/b"]
     fresh.forget(b"tmp/a")
     fresh.forget(b"tmp/old")
-    assert fresh.paths == (b"var/tmp/b",)
+    assert list(fresh.paths) == [b"var/tmp/b"]
 
 
 def test_a_build_forgets_the_names_of_the_one_before() -> None:
