@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine import look_calls
+from termite.engine.errors import TermiteError
 from termite.engine.look_errors import GONE, REFUSED, is_answer
 from termite.engine.model import UNKNOWN, Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
@@ -29,7 +30,7 @@ from termite.engine.tree.logic.visibility import (
 from termite.engine.tree.tools.entry_notes import EntryNotes
 from termite.engine.tree.tools.hidden_entries import hidden_entry, place_of_one_machine
 from termite.engine.tree.tools.programs import leads_away, seal_unless_refused, sealed_file, way_to
-from termite.engine.tree.tools.refused_entries import may_list, refused_entry
+from termite.engine.tree.tools.refused_entries import refused_entry
 from termite.engine.tree.tree_disk import Disk, LookErrors, look_failed
 from termite.engine.tree.watch import Watches
 
@@ -44,6 +45,10 @@ DIRECTORY_BYTES = 4096
 Listed = tuple[dict[bytes, Seen], os.stat_result | None]
 
 log = logging.getLogger(__name__)
+
+
+class DirectoryClosed(TermiteError):
+    """An error for the follower: our own directory of the tree may not be listed, by its mode."""
 
 
 class DirectoryReader:
@@ -119,13 +124,17 @@ class DirectoryReader:
 
         A volatile directory is then listed again at every drain. Raise Retryable if we may list it,
         and were refused all the same, as by a network file system whose ticket has expired, or if
-        its FUSE mount is dead.
+        its FUSE mount is dead. Raise DirectoryClosed if it is of the tree, and our own, and its
+        mode is against listing it.
         """
         try:
             return self.read_directory(directory)
         except OSError as e:
-            if e.errno == errno.ENOTCONN or (e.errno == errno.EACCES and may_list(self._disk, directory)):
+            own_mode = self._disk.own_mode(directory) if e.errno == errno.EACCES else None
+            if e.errno == errno.ENOTCONN or (own_mode is not None and own_mode & 0o500 == 0o500):
                 raise look_failed(directory, e) from e
+            if own_mode is not None and self._exports.is_live(directory):
+                raise DirectoryClosed from e
             log.debug("directory-unreadable path=%r reason=%s", directory, e)
             self._watches.list_always(directory)
             return {}, None

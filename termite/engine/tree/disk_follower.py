@@ -22,9 +22,9 @@ import msgspec
 
 from termite.engine.errors import Retryable, Stale
 from termite.engine.look_errors import GONE
-from termite.engine.model import Change, Digest
+from termite.engine.model import Change
 from termite.engine.paths import from_root_down, join, split
-from termite.engine.tree.directory_reader import DirectoryReader
+from termite.engine.tree.directory_reader import DirectoryClosed, DirectoryReader
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
@@ -186,8 +186,12 @@ class DiskFollower:
         for path in sorted(events.replaced):
             self._check_replaced(path, changes)
         for directory in sorted(events.names):
-            if (names := _without_own(directory, events, self)) is not None:
+            if (names := events.without_own(directory, self._is_followed)) is not None:
                 self._check_names(directory, names, changes)
+
+    def _is_followed(self, directory: bytes) -> bool:
+        is_live = self.exports.is_live(split(directory)[0])
+        return is_live and self.tree.is_served(directory) and self.watches.is_watched(directory)
 
     def _check_other_names(self, changes: list[Change]) -> None:
         """Check all other names of the files that have changed.
@@ -254,6 +258,9 @@ class DiskFollower:
         except Retryable as error:
             self._failed.note_directory(directory, error)
             return
+        except DirectoryClosed:
+            self._stop_serving(directory, changes)
+            return
         old = self.tree.listing(directory)
         for name in sorted(old.keys() | new.keys()):
             self._record(join(directory, name), new.get(name), touch, changes)
@@ -278,7 +285,8 @@ class DiskFollower:
             new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
         found = new.attr.digest
         new, change = compare_entry(path, old, new, touch, self.reader.link_ids.renew)
-        _keep_digest(self._hashes, found, new)
+        if new.stamp is not None:
+            self._hashes.keep(new.stamp, new.attr.digest, found)
         self.tree.put(path, new)
         if change is not None:
             changes.append(change)
@@ -297,6 +305,18 @@ class DiskFollower:
             self._relinked |= self.lost
         self.tree.drop(path)
         changes.append(Change(path, None))
+
+    def _stop_serving(self, directory: bytes, changes: list[Change]) -> None:
+        """Forget what is in our own directory, which must not be listed any more.
+
+        Who asks for it then is refused. Mirrors that know it get a new lease.
+        """
+        seen = self.tree.seen(directory)
+        self._record_gone(directory, changes)
+        if seen is not None:
+            self.tree.put(directory, seen)
+            changes.append(Change(directory, seen.attr))
+        self.reader.notes.turns += 1
 
     def _record_own(self, directory: bytes, own: os.stat_result | None, changes: list[Change]) -> None:
         """Record the attributes of a directory itself.
@@ -321,6 +341,9 @@ class DiskFollower:
             except Retryable as error:
                 self._failed.note_directory(directory, error)
                 listing, own = {}, None  # until the next drain, and no job starts before that
+            except DirectoryClosed:
+                self.reader.notes.turns += 1  # else a mirror would take it for empty
+                continue
             self.tree.serve(directory, listing)
             self._record_own(directory, own, changes)
             for name in sorted(listing):
@@ -369,32 +392,3 @@ def _record_unknown_content(follower: DiskFollower, path: bytes, changes: list[C
     follower._hashes.forget(seen.stamp)
     follower.tree.put(path, seen._replace(attr=attr))
     changes.append(Change(path, attr))
-
-
-def _without_own(directory: bytes, events: Events, follower: DiskFollower) -> dict[bytes, Touch] | None:
-    """Return the touched names of `directory` without those that are checked anyway.
-
-    If names in a watched directory are checked, its own attributes are recorded with them. Each job
-    sets those of the directory of its results. Return None if there is nothing else to check.
-    """
-    touched = events.names[directory]
-    if Touch.ATTRIBUTES not in touched.values() or not follower.exports.is_live(directory):
-        return touched
-    names = {
-        name: touch
-        for name, touch in touched.items()
-        if touch is not Touch.ATTRIBUTES
-        or (path := join(directory, name)) not in events.names
-        or not (follower.tree.is_served(path) and follower.watches.is_watched(path))
-    }
-    return names if names or directory in events.own else None
-
-
-def _keep_digest(hashes: Hashes, found: Digest | None, new: Seen) -> None:
-    """Keep the hashes in step with a new entry. `found` is what they have for its stamp."""
-    if new.stamp is None:
-        return
-    if new.attr.digest is not None:
-        hashes.remember(new.stamp, new.attr.digest)
-    elif found is not None:  # it was written again within the tick, and kept its stamp
-        hashes.forget(new.stamp)

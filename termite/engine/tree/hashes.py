@@ -101,6 +101,13 @@ class Hashes:
             self._known[key] = (stamp, digest)
             self._unsaved[key] = time.time_ns()
 
+    def keep(self, stamp: Stamp, digest: Digest | None, found: Digest | None) -> None:
+        """Keep a digest for a stamp, or forget it. `found` is what is kept for the stamp now."""
+        if digest is not None:
+            self.remember(stamp, digest)
+        elif found is not None:  # the file was written again within the tick, and kept its stamp
+            self.forget(stamp)
+
     def forget(self, stamp: Stamp) -> None:
         """Forget, also on disk, the digest of a file that was written again without a new stamp."""
         self._unsaved.pop(stamp[:2], None)

@@ -5,6 +5,7 @@ paths, and a job may have left a symlink anywhere. `Exports` decides about a pat
 alone, so the path must lead where its names say.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Container
@@ -57,6 +58,13 @@ class Disk:
             return os.fstat(fd)
         finally:
             os.close(fd)
+
+    def own_mode(self, path: bytes) -> int | None:
+        """Return the st_mode of what is at a path, or None if it is not ours, or nobody knows."""
+        with contextlib.suppress(OSError):  # the caller has an error of its own to report
+            if (there := self.look(path)) is not None and there.st_uid == os.geteuid():
+                return there.st_mode
+        return None
 
     def open_file(self, path: bytes) -> int:
         """Return an fd for reading, for the caller to close.

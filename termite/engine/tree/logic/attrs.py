@@ -105,6 +105,25 @@ class Events:
         parent, name = split(path)
         self.names.setdefault(parent, {})[name] = touch
 
+    def without_own(self, directory: bytes, is_followed: Callable[[bytes], bool]) -> dict[bytes, Touch] | None:
+        """Return the touched names of `directory` without those that are checked anyway.
+
+        If names in a followed directory are checked, its own attributes are recorded with them.
+        Each job sets those of the directory of its results. Return None if there is nothing else to
+        check.
+        """
+        touched = self.names[directory]
+        if Touch.ATTRIBUTES not in touched.values():
+            return touched
+        names = {
+            name: touch
+            for name, touch in touched.items()
+            if touch is not Touch.ATTRIBUTES
+            or (path := join(directory, name)) not in self.names
+            or not is_followed(path)
+        }
+        return names if names or directory in self.own else None
+
     def touch_way(self, path: bytes) -> None:
         """Add every name on the way to a path, and its own."""
         for place in from_root_down(path):

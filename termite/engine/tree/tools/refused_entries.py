@@ -52,19 +52,6 @@ def refused_entry(
     return Seen(Attr(UNKNOWN, error.errno or errno.EIO, 0))
 
 
-def may_list(disk: Disk, directory: bytes) -> bool:
-    """Return whether we own a directory, and its mode lets the owner list and enter it."""
-    try:
-        fd = disk.open_directory(directory, os.O_PATH)
-    except OSError:  # the caller has an error of its own to report
-        return False
-    try:
-        st = look_calls.fstat(fd)
-    finally:
-        os.close(fd)
-    return st.st_uid == os.geteuid() and st.st_mode & 0o500 == 0o500
-
-
 def is_refused_by_rights(disk: Disk, directory: bytes, error: OSError) -> bool:
     """Return whether a look at a name in `directory` was refused because a directory is closed.
 

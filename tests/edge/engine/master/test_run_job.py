@@ -129,7 +129,9 @@ class FakeTree:
         self.is_finishing = False
         self.discarded = Lines()
         self.misses_changes = False
-        self.notes = SimpleNamespace(is_mixed=False, seals=0, turns=0, code_links=CodeLinks(b"nowhere"), fresh=FreshNames(0))
+        self.notes = SimpleNamespace(
+            is_mixed=False, seals=0, turns=0, code_links=CodeLinks(b"nowhere"), fresh=FreshNames(0)
+        )
         self.temporary = (b"tmp",)
         self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
         self.results: dict[bytes, int] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import Retryable
+from termite.engine.errors import Reason, Retryable
 from termite.engine.tree import tree_disk
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.edge.engine.tree.test_failed_looks import failed
@@ -120,3 +120,36 @@ async def test_a_closed_directory_that_is_gone_is_forgotten(closed_home: MasterT
     (refused_root / "a").rmdir()
     closed_home.drain()
     assert closed_home._follower._failed.are_none
+
+
+@pytest.mark.parametrize("mode", [0o300, 0o600, 0o000])
+async def test_our_own_directory_that_is_closed_during_a_build_is_not_taken_for_empty(
+    closed_home: MasterTree, refused_root: Path, mode: int
+) -> None:
+    """Mirrors get a new lease, in which nobody serves the directory."""
+    old, new = refused_root / "old", refused_root / "new"
+    (old / "below").mkdir(parents=True)
+    (old / "below" / "f").write_bytes(b"1")
+    await serve(closed_home, refused_root, old, old / "below")
+    closed_home.drain()
+    turns = closed_home.notes.turns
+    new.mkdir()
+    (new / "f").write_bytes(b"1")
+    new.chmod(mode)
+    closed_home.drain()
+    assert closed_home.notes.turns == turns + 1
+    old.chmod(mode)
+    closed_home._journal.append(closed_home._follower.check_directory(tree_path(old)))
+    assert closed_home.notes.turns == turns + 2
+    for directory in (old, new):
+        with pytest.raises(Retryable) as error:
+            await serve(closed_home, directory)
+        assert error.value.reason is Reason.UNSEEN_PROGRAM
+    closed_home.drain()
+    assert closed_home.notes.turns == turns + 2, "once"
+    for directory in (old, new):
+        directory.chmod(0o755)
+    closed_home.drain()
+    for directory in (refused_root, old, old / "below", new):
+        await serve(closed_home, directory)
+        assert await agrees_with_the_disk(closed_home, directory), directory
