@@ -37,15 +37,19 @@ _OF_ITSELF = "|".join(
     )
 )
 _ITS_WORDS = ("ulimit", "RLIMIT_", "/proc/", "ls /dev", "ls -", "find /dev", "tree ")
+# A job sees no extended attributes, access control lists and flags of files.
+_ATTRIBUTES = ("setfacl", "getfacl", "chacl", "setfattr", "getfattr", "chattr", "lsattr")
 _SOURCE = "machine plugin"
 
 
 @hookimpl
 def termite_rules() -> list[Rule]:
     """Keep commands local that need privileges, ask a daemon, or ask what differs in a job."""
+    """Keep programs local that change the user, mount, ask a daemon, or see what jobs do not."""
     return [
         Rule(command_regexp("|".join(_PRIVILEGED)), local=True, source=_SOURCE, words=_PRIVILEGED),
         Rule(command_regexp("|".join(_SERVED)), local=True, source=_SOURCE, words=_SERVED),
+        Rule(command_regexp("|".join(_ATTRIBUTES)), local=True, source=_SOURCE, words=_ATTRIBUTES),
         # One search for all: short names stand in many texts, and a search takes 15 us.
         Rule(_USER_GROUPS_DEVICES, local=True, source=_SOURCE, words=("su", "groups", "id", "du")),
         Rule(command_regexp("|".join(_LISTERS)), local=True, source=_SOURCE, words=_LISTERS),

@@ -16,7 +16,7 @@ import pytest
 
 from termite.engine.errors import Reason
 from tests.e2e.cluster import Cluster, cluster, new_tree
-from tests.e2e.conftest import MakePlace
+from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.places import CHECKOUT, Place
 
 OTHER_KERNEL = (sys.executable, str(CHECKOUT / "tests" / "e2e" / "other_kernel.py"))
@@ -32,8 +32,8 @@ def like(where: Place, *words: str) -> Place:
 
 
 @contextmanager
-def one_worker(make_place: MakePlace, *words: str) -> Iterator[Cluster]:
-    with make_place("ordinary") as where, cluster(new_tree(where), [like(where, *words)]) as whole:
+def one_worker(make_place: MakePlace, *words: str, user: str = "ordinary") -> Iterator[Cluster]:
+    with make_place(user) as where, cluster(new_tree(where), [like(where, *words)]) as whole:
         yield whole
 
 
@@ -58,8 +58,27 @@ def runs_there(whole: Cluster, *argv: str) -> None:
     assert (tied(whole), whole.tree.jobs()) == (before, jobs + 1), argv
 
 
-def test_another_kernel(make_place: MakePlace) -> None:
-    with one_worker(make_place, *OTHER_KERNEL) as whole:
+def script_runs_here(whole: Cluster, script: str, reason: Reason) -> None:
+    """Check that a script which asks inside runs here: after a try, and then at once."""
+    whole.tree.write("asks", script)
+    plain = whole.tree.plain("sh", "asks")
+    before = whole.tree.status()
+    done = whole.tree.termite("sh", "asks")
+    assert (done.code, done.stdout) == (plain.code, plain.stdout), done
+    assert reason.words.encode() in done.stderr
+    after = whole.tree.status()
+    assert after["fallbacks"].get(reason, 0) == before["fallbacks"].get(reason, 0) + 1
+    assert whole.tree.termite("sh", "asks") == plain
+    assert whole.tree.status()["tied"].get(reason, 0) == after["tied"].get(reason, 0) + 1
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_another_kernel(make_place: MakePlace, user: str) -> None:
+    with one_worker(make_place, *OTHER_KERNEL, user=user) as whole:
+        script_runs_here(whole, "uname -r >out; cat out", TIED)
+        script_runs_here(whole, "command -v lsattr && lsattr -d . && echo", Reason.ATTRIBUTES_SET)
+        whole.tree.write("asks", "nproc")
+        runs_there(whole, "sh", "asks")
         runs_here(whole, "uname", "-r")
         runs_here(whole, "sh", "-c", "echo $(/usr/bin/uname -r)")
         runs_here(whole, "cat", "/proc/version")

@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from termite.engine.decide.command_memory import key_of
+from termite.engine.decide.logic.asking_programs import reason_of_program
 from termite.engine.decide.logic.command_mask import mask_text
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import ExitCode, Reason
@@ -69,7 +70,7 @@ def _is_known(master: Master, job: Job, reason: Reason, named: str) -> bool:
     """
     if reason is Reason.LIMIT_TOO_HIGH:  # the summary does not name the limit
         return not master.notices.select_new(reason, [named.encode()])
-    if not (reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT)):
+    if not (reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT, Reason.OTHER_MACHINE)):
         return False
     return master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place or named)])
 
@@ -82,6 +83,8 @@ async def run_with_unseen_program(master: Master, job: Job, command: Command, pr
     The command runs here at once when it comes again. The summary of the build names the program.
     """
     master.users_of_unseen.add(key_of(command), printable(program))
+    if reason := reason_of_program(program):
+        return await run_here_instead(master, job, reason, (program,))
     for counters in master.counters_of(job):
         counters.count_unseen(printable(program))
     return await run_here_instead(master, job, Reason.UNSEEN_PROGRAM, (program,), quiet=True)
@@ -94,7 +97,7 @@ async def fall_back(
 
     The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. A command that
     does not exist may always run: it fails with the words and the code that it has without termite.
-    A command that shows owners may run, too.
+    A command that shows owners or asks about the machine may run, too.
     Return None if the launcher executes it. `quiet`: print no notice if it runs. `derived` are as
     for `run_local`.
     """
@@ -105,7 +108,7 @@ async def fall_back(
         return await _refuse(master, job, reason, detail, cause, ExitCode.LOST)
     is_hopeless = not is_startable(job.request.invocation)
     # Such a command is tied to this machine, but the tree has shown that only while it ran.
-    may_run = is_hopeless or reason is Reason.OWNERS_SHOWN
+    may_run = is_hopeless or reason in (Reason.OWNERS_SHOWN, Reason.OTHER_MACHINE)
     if not may_run and is_local_forbidden(job.request.invocation.env):
         cause = "TERMITE_LOCAL=never forbids running the command on this machine"
         return await _refuse(master, job, reason, detail, cause, ExitCode.NOWHERE)

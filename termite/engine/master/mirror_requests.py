@@ -10,10 +10,11 @@ from errno import EIO
 
 import trio
 
-from termite.engine.errors import FsError, RemoteProtocolError, Stale
+from termite.engine.decide.logic.asking_programs import reason_to_seal, seal_programs
+from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable, Stale
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job
-from termite.engine.model import Attr, Command, Digest
+from termite.engine.model import Attr, Command, Digest, MachineFacts
 from termite.engine.paths import split
 from termite.engine.sparse_content import pieces
 from termite.engine.tree.logic.times import wire_ns
@@ -43,6 +44,7 @@ class MirrorRequests:
     """The handler of mirrors' requests. `jobs` are the running jobs by their ids.
 
     `is_droppable` returns whether a command does not need an absolute path outside the tree.
+    `machine` is this one; if it is None, no program is sealed because of its answers.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class MirrorRequests:
         tree: MasterTree,
         jobs: Mapping[int, Job],
         is_droppable: Callable[[str, Command], bool] = lambda path, command: False,
+        machine: MachineFacts | None = None,
     ) -> None:
         self._tree = tree
         self._jobs = jobs
         self._is_droppable = is_droppable
+        self._machine = machine
 
     async def answer(self, lease: Lease, message: Message, send_chunk: SendChunk) -> Message:
         """Return the reply to one request of the mirror of `lease`.
@@ -70,10 +74,14 @@ class MirrorRequests:
                 if seal := self._tree.notes.newest_seal(path):
                     lease.newest_seal = max(lease.newest_seal, seal)
                 number, attr, children = await self._tree.directory(path)
+                if self._machine is not None:
+                    seal_programs(path, children, self._machine, lease.machine)
                 return Directory(number, attr, children, *self._tree.notes.hides(path))
             case GetEntry(path=path):
                 return Entry(await self._find_entry(lease, path))
             case GetFile():
+                if self._machine is not None and reason_to_seal(message.path, self._machine, lease.machine):
+                    raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(message.path))
                 self._tree.load(split(message.path)[0], lease.worker)
                 return await self._send_file(message, send_chunk)
             case ReadStdin(job=number):

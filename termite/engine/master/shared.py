@@ -14,6 +14,7 @@ from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.local_or_remote import KnownPlaces, Tie, decide, tie_by_memory
+from termite.engine.decide.logic.asking_programs import reason_of_program
 from termite.engine.decide.logic.attribute_programs import depends_on_owners
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.logic.rules import RuleBook
@@ -189,7 +190,7 @@ class Master:
             self.tree.notes.fresh.begin_build(time.time_ns())
 
     def _requests(self) -> MirrorRequests:
-        return MirrorRequests(self.tree, self.jobs, self.outside.is_droppable)
+        return MirrorRequests(self.tree, self.jobs, self.outside.is_droppable, self.machine)
 
     def _view_fleet(self) -> FleetView:
         since_epoch_s = time.time() - trio.current_time()
@@ -205,6 +206,8 @@ class Master:
         if is_local_forbidden(command.env):
             return verdict
         if program := self.users_of_unseen.program_of(command):
+            if reason := reason_of_program(program):
+                return Verdict(local=True, tie=reason)
             return Verdict(local=True, tie=Reason.UNSEEN_PROGRAM, program=program)
         return verdict
 

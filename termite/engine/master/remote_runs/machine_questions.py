@@ -10,6 +10,7 @@ import msgspec
 from termite.engine.decide.logic.questions import Question, answers_alike, questions_in
 from termite.engine.errors import TermiteError
 from termite.engine.master.job import Job
+from termite.engine.master.remote_runs.response_files import options_in_files
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, MachineFacts
 
@@ -33,6 +34,8 @@ class Wanted(msgspec.Struct, frozen=True):
 def wanted_by(master: Master, job: Job, command: Command) -> Wanted:
     """Return what the command asks for. A command that asks nothing costs a few microseconds."""
     questions = questions_in(command.text)
+    if "@" in command.text and (options := options_in_files(command, master.root)):
+        questions |= questions_in(options)
     machine = master.machine
     if Question.CORES in questions:
         machine = msgspec.structs.replace(machine, cores=_cores_of(job.launcher.pid))
