@@ -393,15 +393,19 @@ def _environment(tree: Tree, venv: Path, programs: Path) -> None:
     tree.own(venv / "bin" / "python3")
 
 
+# The directory in PATH, and that of the tool; the same if the tool itself is found.
 MANAGERS = {
-    ".pyenv": ("shims", "versions/3/bin"),
-    ".rbenv": ("shims", "versions/3/bin"),
-    ".nvm": ("versions/node/v20/bin", "versions/node/v20/bin"),
-    ".asdf": ("shims", "installs/x/1/bin"),
-    ".opam": ("default/bin", "default/bin"),
-    ".sdkman": ("candidates/java/current/bin", "candidates/java/current/bin"),
-    ".ghcup": ("bin", "ghc/9/bin"),
-    ".cargo": ("bin", "bin"),
+    "pyenv": (".pyenv/shims", ".pyenv/versions/3/bin"),
+    "rbenv": (".rbenv/shims", ".rbenv/versions/3/bin"),
+    "nvm": (".nvm/versions/node/v20/bin", ".nvm/versions/node/v20/bin"),
+    "asdf": (".asdf/shims", ".asdf/installs/x/1/bin"),
+    "opam": (".opam/default/bin", ".opam/default/bin"),
+    "sdkman": (".sdkman/candidates/java/current/bin", ".sdkman/candidates/java/current/bin"),
+    "ghcup": (".ghcup/bin", ".ghcup/ghc/9/bin"),
+    "cargo": (".cargo/bin", ".cargo/bin"),
+    "rustup": (".cargo/bin", ".rustup/toolchains/stable/bin"),
+    "conda": ("miniconda3/bin", "miniconda3/envs/x/bin"),
+    "conda environment": ("miniconda3/envs/x/bin", "miniconda3/envs/x/bin"),
 }
 
 
@@ -410,19 +414,17 @@ def test_the_tools_of_a_manager_are_shown_and_credentials_beside_them_are_not(
     tree: Tree, home: Home, manager: str
 ) -> None:
     shims, tools = MANAGERS[manager]
-    real = home.write(f"{manager}/{tools}/xxd" if shims == tools else f"{manager}/{tools}/real", CHOSEN)
+    real = home.write(f"{tools}/xxd" if shims == tools else f"{tools}/real", CHOSEN)
     if shims != tools:
-        home.write(f"{manager}/{shims}/xxd", f'#!/bin/sh\nexec {real} "$@"\n')
-    secrets = [
-        f"{manager}/{tools}/../etc/npmrc",
-        f"{manager}/credentials",
-        f"{manager}/credentials.toml",
-        ".ssh/id_rsa",
-    ]
-    secrets += [f"{manager}/{tools}/.netrc", f"{manager}/{shims}/.ssh/key"]
+        home.write(f"{shims}/xxd", f'#!/bin/sh\nexec {real} "$@"\n')
+    if manager.startswith("conda"):
+        home.mkdir(f"{shims}/../conda-meta")
+    top = tools.partition("/")[0]
+    secrets = [f"{tools}/../etc/npmrc", f"{top}/credentials", f"{top}/credentials.toml", ".ssh/id_rsa"]
+    secrets += [f"{tools}/.netrc", f"{shims}/.ssh/key", f"{shims}/../.condarc"]
     for name in secrets:
         home.write(name, "secret", 0o600)
-    env, jobs, before = home.env(f"{manager}/{shims}"), tree.jobs(), fallbacks(tree)
+    env, jobs, before = home.env(shims), tree.jobs(), fallbacks(tree)
     assert tree.termite("sh", "-c", "xxd 1", env=env).stdout == b"chosen 1\n"
     assert (tree.jobs(), fallbacks(tree)) == (jobs + 1, before)
     for name in secrets:
