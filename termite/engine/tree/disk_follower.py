@@ -309,7 +309,7 @@ class DiskFollower:
     def _stop_serving(self, directory: bytes, changes: list[Change]) -> None:
         """Forget what is in our own directory, which must not be listed any more.
 
-        Who asks for it then is refused. Mirrors that know it get a new lease.
+        A request for it is refused from then on. Mirrors that know it get a new lease.
         """
         seen = self.tree.seen(directory)
         self._record_gone(directory, changes)

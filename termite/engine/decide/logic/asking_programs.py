@@ -2,8 +2,8 @@
 
 Some ask about the machine, and a worker may be another one. Others show or set extended attributes
 and access control lists, of which a job sees none. A script may start them without naming them in
-the text of a command. Therefore mirrors get them as sealed files, which no job can open: the command
-that starts one runs on the master's machine.
+the text of a command. Therefore mirrors get them as sealed files, which no job can open: the
+command that starts one runs on the master's machine.
 """
 
 import stat

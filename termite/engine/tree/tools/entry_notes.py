@@ -38,7 +38,7 @@ class EntryNotes:
     `partial` has the directories with entries that jobs do not see. `unlisted` has those of which
     only what leads further was looked at. `turns` counts how often a directory became one of these
     after mirrors had been told that it was not. `code_links` are symlinks that lead to later code.
-    after mirrors had been told that it was not. `fresh` are the private names in temporary directories.
+    `fresh` are the private names in temporary directories.
     """
 
     def __init__(self, exports: Exports, is_shown: IsShown) -> None:

@@ -1,4 +1,4 @@
-"""Know the names that this user's programs have made in temporary directories, and that are private.
+"""Know the private names that this user's programs have made in temporary directories.
 
 Jobs do not see such a name. A local command may have made the file, and a job may have the name
 from a file of the tree: it would take the file for missing. Therefore mirrors get these names, and
