@@ -14,10 +14,10 @@ def learn_run_time(master: Master, key: CommandKey, ran: Ran, total_s: float, *,
     """Record the run time of the command, so that a short one runs locally the next time.
 
     `total_s` is the time from dispatch to published results. A command that might behave otherwise
-    locally is forgotten: it wrote outside the tree, read from a pipe, or was killed. So is one that
-    leaves something in a temporary directory: later jobs see a private file there only if a worker
-    has made it. If a command is not alone in changing a file, it stays remote: only remote results
-    are compared with the disk.
+    locally is forgotten: it wrote outside the tree, read from a pipe, or was killed. A command that
+    leaves something in a temporary directory is forgotten, too: later jobs see a private file only
+    if a worker has made it. If a command is not alone in changing a file, it stays remote: only
+    remote results are compared with the disk.
     A command that could not be started has no run time. Exit codes do not matter, because makefiles
     often test something with a command that fails.
     """
