@@ -79,6 +79,30 @@ install_debian_packages() {
     as_root "$@" >/dev/null
 }
 
+# Python's own tests come beside those parts of them that the system has. They are not installed:
+# Debian would upgrade the machine's Python with them.
+fetch_python_suite() {
+    suite=.venv/python-suite
+    [ ! -d "$suite" ] || return 0
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    say "fetching Python's own tests (3 MB)"
+    rm -rf "$suite.new" && mkdir -p "$suite.new/usr/lib/python$version"
+    if ! download_package "libpython$version-testsuite" "$suite.new"; then
+        rm -rf "$suite.new"
+        say "they cannot be fetched, so a test is skipped (tests/e2e/test_python_suite.py)"
+        return 0
+    fi
+    cp -r "/usr/lib/python$version/test" "$suite.new/usr/lib/python$version"
+    dpkg-deb -x "$suite.new"/*.deb "$suite.new" && mv "$suite.new" "$suite"
+}
+
+download_package() {
+    (cd "$2" && apt-get download -qq "$1" >/dev/null 2>&1) && return 0
+    may_install || return 1
+    say "refreshing the package lists first"
+    as_root apt-get update -qq && (cd "$2" && apt-get download -qq "$1" >/dev/null 2>&1)
+}
+
 open_dev_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
     [ -e /dev/fuse ] || die "/dev/fuse does not exist: load the module (modprobe fuse), or in a container add the device (--device /dev/fuse)"
@@ -170,6 +194,7 @@ if [ "${1:-}" = tests ]; then
         find_missing_packages
         [ -z "$missing" ] || say "without$missing, their tests are skipped; to run them, as root: apt-get install --no-install-recommends$missing"
     fi
+    fetch_python_suite
     if ! cmp -s requirements-perfetto.txt .venv/.perfetto; then
         say "installing Perfetto's classes into .venv"
         .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-perfetto.txt

@@ -8,12 +8,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from termite.engine.errors import Reason
-from tests.e2e.cluster import Tree, embedded, new_tree, processes_running
+from tests.e2e.cluster import Tree, cluster, embedded, new_tree, processes_running
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.places import IS_ROOT, Outcome
 
@@ -259,11 +260,22 @@ def own_master(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterato
         yield lambda: new_tree(where)
 
 
+@contextmanager
+def private_master(tree: Tree) -> Iterator[None]:
+    """Start a master without shared temporary directories: root says so by the flag."""
+    if tree.where.uid == 0:
+        with cluster(tree, [tree.where], master_flags=("-tmp", "private")):
+            yield
+    else:
+        with embedded(tree, env={"TERMITE_TMP": "private"}):
+            yield
+
+
 def test_a_private_master_shares_nothing(own_master: Callable[..., Tree], name: str) -> None:
     tree = own_master()
     by_user(tree, name)
     by_user(tree, f"{name}/public", "1")
-    with embedded(tree, env={"TERMITE_TMP": "private"}):
+    with private_master(tree):
         script = f"ls -A {os.path.dirname(name)}; echo x >{name}-new"
         assert tree.termite("sh", "-c", script) == Outcome(0, b"", b"")
         assert not seen_from(tree, f"{name}-new").exists()

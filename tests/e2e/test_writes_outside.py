@@ -384,11 +384,11 @@ GIT = {
 }
 
 
-@pytest.mark.parametrize("what", GIT)
-def test_git_in_a_tree_below_its_repository_is_as_plain(make_place: MakePlace, what: str) -> None:
+@pytest.mark.parametrize(("what", "user"), [*((what, "ordinary") for what in GIT), ("commit", "root")])
+def test_git_in_a_tree_below_its_repository_is_as_plain(make_place: MakePlace, what: str, user: str) -> None:
     if not shutil.which("git"):
         pytest.skip("git is not installed (apt-get install git)")
-    with make_place("ordinary") as where:
+    with make_place(user) as where:
         outcomes = []
         for kind in ("plain", "termite"):
             repository = new_tree(where, f"repository-{kind}")
@@ -404,6 +404,8 @@ def test_git_in_a_tree_below_its_repository_is_as_plain(make_place: MakePlace, w
                 with embedded(project) as tree:
                     done = tree.termite("sh", "-c", GIT[what], env=env)
                     assert tree.status()["fallbacks"] == {Reason.WRITES_OUTSIDE: 1}
+                    assert (tree.path / ".termite-staging").is_dir()
+                    assert b"termite" not in tree.plain("git", "status", "--porcelain", "-uall", ".").stdout
             head = repository.plain("git", "rev-parse", "HEAD").stdout
             outcomes.append((done.code, done.stdout, without_notices(done.stderr), head))
         assert outcomes[0] == outcomes[1]
