@@ -265,9 +265,9 @@ async def test_a_name_that_jobs_ask_for_is_no_absence_if_it_was_refused(
     monkeypatch.setattr(Exports, "visibility", lambda self, path: Visibility.PASSAGE)
     try:
         with pytest.raises(Retryable) as caught:
-            home.private_entry(tree_path(tmp_path / "private" / "link"))
+            await home.private_entry(tree_path(tmp_path / "private" / "link"))
         assert caught.value.reason is Reason.LOOK_FAILED
-        assert home.private_entry(tree_path(tmp_path / "private" / "link")) is not None
+        assert await home.private_entry(tree_path(tmp_path / "private" / "link")) is not None
     finally:
         home.close()
 
