@@ -45,7 +45,6 @@ _SOURCE = "machine plugin"
 @hookimpl
 def termite_rules() -> list[Rule]:
     """Keep commands local that need privileges, ask a daemon, or ask what differs in a job."""
-    """Keep programs local that change the user, mount, ask a daemon, or see what jobs do not."""
     return [
         Rule(command_regexp("|".join(_PRIVILEGED)), local=True, source=_SOURCE, words=_PRIVILEGED),
         Rule(command_regexp("|".join(_SERVED)), local=True, source=_SOURCE, words=_SERVED),

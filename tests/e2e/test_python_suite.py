@@ -1,6 +1,7 @@
 """Python's own tests of files and processes end in jobs as they end in a plain build.
 
-They are those of Debian, which `tools/setup.sh tests` unpacks. Each module is a command of one build.
+They are those of Debian, which `tools/setup.sh tests` unpacks. Each module is a command of one
+build.
 """
 
 import os
