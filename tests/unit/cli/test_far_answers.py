@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from termite.cli.written_files.host_list import HostAddress
 from termite.cli.ssh_hosts.far.place import MARK
 from termite.cli.ssh_hosts.far_request import MOST_ANSWER_BYTES, _read_answer, checked
 from termite.cli.ssh_hosts.host_worker import HostFacts
 from termite.cli.ssh_hosts.ssh_faults import ssh_error
+from termite.cli.written_files.host_list import HostAddress
 from termite.engine.errors import UserError
 from tests.unit.mutations import mutations
 from tests.unit.tables import each_row
