@@ -25,6 +25,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.farm import WORKERS, farm
 from tests.browser.large_farm import look_at_a_farm
 from tests.browser.screen import Screen
+from tests.browser.shown_views import DIGESTS, IMAGES, digests_text
 from tests.browser.small_farm import look_at_each_state
 from tests.browser.timeline import DrawnBuild
 from tests.browser.trouble import CHECKOUT, COMMANDS, LOOKS, Trouble
@@ -37,7 +38,6 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 HOSTILE = "\"><script>document.title='stolen'</script><img src=x onerror=\"document.title='stolen'\">"
 SOURCES = 24
 RETRIED = 3  # the kind of jobs in a timeline
-IMAGES = CHECKOUT / "docs" / "images"
 # The pictures of README.md: what is copied to docs/images, and under which name.
 SHOWN = {"top.png": "top.png", "build-top-light.png": "build.png", "farm-states-light.png": "farm.png"}
 # Enough work for a picture: some files compile for a moment, one command fails, some run here.
@@ -86,6 +86,7 @@ def main(target: Path) -> int:
     if not trouble and target == PICTURES:
         for name, image in SHOWN.items():
             shutil.copy(target / name, IMAGES / image)
+        DIGESTS.write_text(digests_text())
     print(f"screenshots: {len(list(target.glob('*.png')))} pictures in {target}, {len(trouble)} troubles")
     return len(trouble)
 
