@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from termite.engine.decide.environment import environment_of
-from termite.engine.decide.logic.named_paths import names_path
+from termite.engine.decide.logic.outside_places import names_path
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites

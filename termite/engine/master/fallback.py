@@ -10,8 +10,8 @@ import os
 from collections.abc import Collection, Sequence
 
 from termite.engine.decide.command_memory import key_of
-from termite.engine.decide.logic.asking_programs import reason_of_program
 from termite.engine.decide.logic.command_mask import mask_text
+from termite.engine.decide.logic.questions import reason_of_program
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.master.job import Job

@@ -10,7 +10,7 @@ from errno import EIO
 
 import trio
 
-from termite.engine.decide.logic.asking_programs import reason_to_seal, seal_programs
+from termite.engine.decide.logic.questions import reason_to_seal, seal_programs
 from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable, Stale
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job

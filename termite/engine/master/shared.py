@@ -14,9 +14,9 @@ from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.local_or_remote import KnownPlaces, Tie, decide, tie_by_memory
-from termite.engine.decide.logic.asking_programs import reason_of_program
 from termite.engine.decide.logic.attribute_programs import depends_on_owners
 from termite.engine.decide.logic.later_code import find_later_code
+from termite.engine.decide.logic.questions import reason_of_program
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites

@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from termite.engine import look_calls
 from termite.engine.errors import TermiteError
@@ -112,7 +112,7 @@ class DirectoryReader:
                 return _standard_directories(-1, directory, rules), None  # this machine does not have it
             try:
                 self._watches.watch(directory, fd)
-                found = self.read_entries(directory, fd, map(os.fsencode, look_calls.listdir(fd)))
+                found = self.read_entries(directory, fd, [*map(os.fsencode, look_calls.listdir(fd))])
                 if directory in self.refused and not look_calls.has_right(b".", os.X_OK, dir_fd=fd):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # names without anything behind them
                 return found, look_calls.fstat(fd)
@@ -139,7 +139,7 @@ class DirectoryReader:
             self._watches.list_always(directory)
             return {}, None
 
-    def read_names(self, directory: bytes, names: Iterable[bytes]) -> Listed:
+    def read_names(self, directory: bytes, names: Collection[bytes]) -> Listed:
         """Return the entries of these names as `read_entries` does, and the directory's status.
 
         Raise OSError if the directory is gone or refused.
@@ -151,7 +151,7 @@ class DirectoryReader:
             finally:
                 os.close(fd)
 
-    def read_entries(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
+    def read_entries(self, directory: bytes, fd: int, names: Collection[bytes]) -> dict[bytes, Seen]:
         """Return the entries of these names that may be shown, and the standard directories.
 
         `fd` is the open directory; O_PATH is enough. An entry that is gone is left out. One that
@@ -160,13 +160,10 @@ class DirectoryReader:
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
         found, hidden = _standard_directories(fd, directory, rules), dict[bytes, os.stat_result]()
-        forget = self.notes.fresh.forget if self._exports.is_crowded(directory) else None
         for name in names:
             if name in found:
                 continue
             st = None
-            if forget:
-                forget(join(directory, name))
             try:
                 st = look_calls.stat(name, dir_fd=fd, follow_symlinks=False)
                 self.notes.note(directory, fd, name, st)
@@ -191,7 +188,7 @@ class DirectoryReader:
                     self.refused.get(directory, set()).discard(name)
                 else:
                     raise look_failed(join(directory, name), e) from e
-        self.notes.note_hidden(directory, fd, hidden)
+        self.notes.note_hidden(directory, fd, names, hidden)
         self._forget_refused(directory, found)
         return found
 

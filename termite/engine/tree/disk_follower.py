@@ -259,7 +259,7 @@ class DiskFollower:
             self._failed.note_directory(directory, error)
             return
         except DirectoryClosed:
-            self._stop_serving(directory, changes)
+            _stop_serving(self, directory, changes)
             return
         old = self.tree.listing(directory)
         for name in sorted(old.keys() | new.keys()):
@@ -306,18 +306,6 @@ class DiskFollower:
         self.tree.drop(path)
         changes.append(Change(path, None))
 
-    def _stop_serving(self, directory: bytes, changes: list[Change]) -> None:
-        """Forget what is in our own directory, which must not be listed any more.
-
-        A request for it is refused from then on. Mirrors that know it get a new lease.
-        """
-        seen = self.tree.seen(directory)
-        self._record_gone(directory, changes)
-        if seen is not None:
-            self.tree.put(directory, seen)
-            changes.append(Change(directory, seen.attr))
-        self.reader.notes.turns += 1
-
     def _record_own(self, directory: bytes, own: os.stat_result | None, changes: list[Change]) -> None:
         """Record the attributes of a directory itself.
 
@@ -351,6 +339,19 @@ class DiskFollower:
                 changes.append(Change(path, listing[name].attr))
                 if listing[name].is_directory:
                     waiting.append(path)
+
+
+def _stop_serving(follower: DiskFollower, directory: bytes, changes: list[Change]) -> None:
+    """Forget what is in our own directory, which must not be listed any more.
+
+    A request for it is refused from then on. Mirrors that know it get a new lease.
+    """
+    seen = follower.tree.seen(directory)
+    follower._record_gone(directory, changes)
+    if seen is not None:
+        follower.tree.put(directory, seen)
+        changes.append(Change(directory, seen.attr))
+    follower.reader.notes.turns += 1
 
 
 def _check_failed(follower: DiskFollower, changes: list[Change]) -> None:

@@ -145,7 +145,6 @@ class MasterTree:
 
     async def private_entry(self, path: bytes) -> Attr | None:
         """Return an entry that was not listed, as `PrivateEntries.find` does."""
-        components(path)
         return await self._private.find(path)
 
     async def open_file(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Digest]:

@@ -24,7 +24,7 @@ from termite.engine.store.cas import Cas, refuse_unreadable
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.kernel_requests.answers import FOREVER_S, absence, boundless, entry_of, unknown
-from termite.fuse.kernel_requests.private_names import PrivateNames
+from termite.fuse.kernel_requests.private_names import PrivateNames, refuse_fresh
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import JobTable
 from termite.fuse.stdin.stdin_pipe import StdinSource
@@ -114,7 +114,8 @@ class MirrorOperations(pyfuse3.Operations):
                     raise unknown(parent.path, name, attr)
                 node = self._child(parent, name, attr)
             elif not self._is_partial(parent):
-                return self._absence(parent, name)
+                refuse_fresh(self._tree.fresh, parent.path, name)
+                return self._absent_now if parent.attr.mode & stat.S_ISVTX else self._absent
             elif (found := await self._private(parent, name, ctx.pid)) is not None:
                 node = found
             else:
@@ -215,17 +216,6 @@ class MirrorOperations(pyfuse3.Operations):
 
     def _is_partial(self, node: DirectoryNode) -> bool:
         return node.is_private or (isinstance(node.view, Base) and self._tree.is_partial(node.path))
-
-    def _absence(self, parent: DirectoryNode, name: bytes) -> Any:
-        """Return the answer for a name that nobody has to be asked for.
-
-        In a directory of all users, such as /tmp, the kernel asks each time. Raise Retryable if the
-        name is a private one there.
-        """
-        path = parent.path + b"/" + name if parent.path else name
-        if path in self._tree.fresh:
-            raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
-        return self._absent_now if parent.attr.mode & stat.S_ISVTX else self._absent
 
     async def _private(self, parent: DirectoryNode, name: bytes, thread: int) -> Node | None:
         """Return the node of an entry that jobs see only if they ask for it by name, or None."""

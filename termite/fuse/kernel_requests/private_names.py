@@ -6,9 +6,11 @@ each step of each path.
 """
 
 import functools
+import os
 import stat
 from typing import Protocol
 
+from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Attr
 from termite.fuse.running_jobs import JobTable
 
@@ -45,6 +47,15 @@ class PrivateNames:
         if found is not None:
             self._known[path] = found, max(started, before)
         return found
+
+
+def refuse_fresh(fresh: frozenset[bytes], directory: bytes, name: bytes) -> None:
+    """Raise Retryable if a missing name is one of `fresh`, the private ones in directories of all.
+
+    The kernel asks for each name there, each time: its absence is not kept.
+    """
+    if fresh and (path := directory + b"/" + name) in fresh:
+        raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
 
 
 def _kind(attr: Attr) -> tuple[int, bytes]:

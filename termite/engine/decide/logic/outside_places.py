@@ -71,6 +71,12 @@ _LINKER_MENTIONS = re.compile(r",--?(?:rpath|soname|install_name|dynamic-linker|
 _SHOWN_VARIABLES = ("PATH", "HOME", "PWD")
 
 
+# A path is named up to the end of a name, and may stand behind an option such as -I.
+_IN_NAME = re.compile(r"[\w.+~@%-]")
+_LEAD = re.compile(r"[\w.+~%/-]*\Z")
+MAX_LEAD = 100  # characters before a path that are examined
+
+
 class OutsidePlaces:
     """The places outside the tree where commands of the present build wrote.
 
@@ -294,3 +300,23 @@ def is_mentioned_only(words: list[str], word: str) -> bool:
     """Return whether a word only stands where it names no file, such as behind -rpath."""
     places = [at for at, other in enumerate(words) if other == word]
     return all(at and words[at - 1] in _MENTION_FOLLOWS for at in places)
+
+
+def names_path(text: str, path: str) -> bool:
+    """Return whether a text names an absolute path, or one below it.
+
+    `/x/proj-deps` and `/y/x/proj` do not name `/x/proj`, but `-I/x/proj` does.
+    """
+    at = text.find(path)
+    while at >= 0:
+        if not _IN_NAME.match(text, at + len(path)) and _may_begin(text[max(at - MAX_LEAD, 0) : at]):
+            return True
+        at = text.find(path, at + 1)
+    return False
+
+
+def _may_begin(before: str) -> bool:
+    """Return whether an absolute path may begin behind this text."""
+    lead = _LEAD.search(before)
+    assert lead is not None, "the pattern matches the empty text"
+    return not lead[0] or (lead[0].startswith("-") and "/" not in lead[0])

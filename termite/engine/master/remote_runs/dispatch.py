@@ -27,7 +27,6 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     number = job.number = master.tree.drain()
     if _is_outdated(lease, master.tree.notes.turns, changesets := master.tree.changesets_since(lease.cursor)):
         return None
-    contents = take_contents(master.tree, lease, number)
     return Run(
         job=job.id,
         number=number,
@@ -46,7 +45,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         stdin_file=job.request.stdin_file,
         stdin_closed=job.request.stdin_closed,
         stdin_ended=job.identity.stdin == STDIN_ENDED if job.identity else job.request.stdin_ended,
-        contents=contents,
+        contents=take_contents(master.tree, lease, number),
         limits=job.request.inherited.limits,
         nice=job.request.inherited.nice,
         ignored=job.request.inherited.ignored,

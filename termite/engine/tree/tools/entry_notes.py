@@ -7,7 +7,7 @@ would take such a file for absent, and a shell would run another program of that
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from termite.engine import look_calls
 from termite.engine.errors import Retryable
@@ -79,13 +79,15 @@ class EntryNotes:
             if not self._exports.is_live(nominal.strip(b"/")):
                 self._note_link(directory, name, target)
 
-    def note_hidden(self, directory: bytes, fd: int, hidden: Mapping[bytes, os.stat_result]) -> None:
-        """Note entries that jobs do not see. Raise OSError if a look fails.
+    def note_hidden(
+        self, directory: bytes, fd: int, names: Collection[bytes], hidden: Mapping[bytes, os.stat_result]
+    ) -> None:
+        """Note which of the entries with these names jobs do not see. Raise OSError if a look fails.
 
         Entries that this user cannot use do not count, unless there are very many.
         """
-        if hidden and self._exports.is_crowded(directory):
-            self.fresh.note(directory, hidden)
+        if self._exports.is_crowded(directory):
+            self.fresh.note(directory, names, hidden)
         if not hidden or directory in self.partial or not is_asked_for(self._exports, directory):
             return
         if len(hidden) > MOST_OUT_OF_REACH or any(is_within_reach(fd, name, st.st_mode) for name, st in hidden.items()):

@@ -6,7 +6,7 @@ a job that looks for one of them runs on the master's machine.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from termite.engine.paths import MOST_FRESH, join
 from termite.engine.tree.logic.temporary_names import is_never_shown
@@ -36,18 +36,16 @@ class FreshNames:
         self._made = {path: made_ns for path, made_ns in self._made.items() if made_ns >= self._since_ns}
         self._paths = None
 
-    def note(self, directory: bytes, hidden: Mapping[bytes, os.stat_result]) -> None:
-        """Note the entries of a temporary directory that jobs do not see."""
+    def note(self, directory: bytes, names: Iterable[bytes], hidden: Mapping[bytes, os.stat_result]) -> None:
+        """Note which names of a temporary directory jobs do not see; the others are gone or shown."""
+        for name in names:
+            if self._made and self._made.pop(join(directory, name), None) is not None:
+                self._paths = None
         for name, st in hidden.items():
             path = join(directory, name)
             if st.st_uid != self._uid or st.st_ctime_ns < self._since_ns or is_never_shown(path):
                 continue
-            if len(self._made) >= MOST_FRESH and path not in self._made:
+            if len(self._made) >= MOST_FRESH:
                 del self._made[next(iter(self._made))]
             self._made[path] = st.st_ctime_ns
-            self._paths = None
-
-    def forget(self, path: bytes) -> None:
-        """Note that a name is gone, or that jobs see it now."""
-        if self._made.pop(path, None) is not None:
             self._paths = None

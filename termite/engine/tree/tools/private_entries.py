@@ -18,7 +18,7 @@ from termite.engine import look_calls
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.look_errors import GONE
 from termite.engine.model import Attr
-from termite.engine.paths import is_within, split
+from termite.engine.paths import components, is_within, split
 from termite.engine.tree.logic.temporary_names import is_never_shown, temporary_above
 from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, Exports, Visibility
@@ -78,8 +78,10 @@ class PrivateEntries:
         Return None if nothing is there, or nothing that a job may know of. Raise Retryable if it is
         anything else, or if the look fails. No symlink on the way is followed. A place where a look
         may hang is looked at in a thread, for SLOW_LOOK_S at most; one that mounts on demand is
-        not. If nobody knows what is there, only a command on the master's machine finds out.
+        not. If nobody knows what is there, only a command on the master's machine finds out. Raise
+        FsError if the path is malformed.
         """
+        components(path)
         directory, _ = split(path)
         if not is_asked_for(self._exports, directory) or self._exports.visibility(path) is Visibility.HIDDEN:
             return None

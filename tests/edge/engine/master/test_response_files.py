@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.master.remote_runs.response_files import MAX_BYTES, MAX_FILES, options_in_files
+from termite.engine.master.remote_runs.machine_questions import MAX_BYTES, MAX_FILES, options_in_files
 from termite.engine.model import Command
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import inotify_simple  # type: ignore[import-untyped]  # it has no annotations
@@ -386,7 +386,7 @@ async def test_the_directory_of_a_result_is_checked_once(
     opened: list[bytes] = []
     read_names = directory_reader.DirectoryReader.read_names
 
-    def counted(reader: directory_reader.DirectoryReader, directory: bytes, names: Iterable[bytes]) -> Listed:
+    def counted(reader: directory_reader.DirectoryReader, directory: bytes, names: Collection[bytes]) -> Listed:
         if is_within(directory, tree_path(root)):  # others make files in /tmp
             opened.append(directory)
         return read_names(reader, directory, names)

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -116,7 +116,7 @@ async def test_what_came_home_is_looked_at_once(home: MasterTree, root: Path, mo
     checked: list[bytes] = []
     read_entries = home._follower.reader.read_entries
 
-    def read_and_note(directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
+    def read_and_note(directory: bytes, fd: int, names: Collection[bytes]) -> dict[bytes, Seen]:
         checked.append(directory)
         return read_entries(directory, fd, names)
 

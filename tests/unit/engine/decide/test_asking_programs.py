@@ -4,7 +4,7 @@ import stat
 
 import msgspec
 
-from termite.engine.decide.logic.asking_programs import reason_of_program, reason_to_seal, seal_programs
+from termite.engine.decide.logic.questions import reason_of_program, reason_to_seal, seal_programs
 from termite.engine.errors import Reason
 from termite.engine.model import Attr, Digest, MachineFacts
 from tests.unit.tables import each_row

@@ -1,6 +1,6 @@
 """Test whether the text of a command names a path."""
 
-from termite.engine.decide.logic.named_paths import names_path
+from termite.engine.decide.logic.outside_places import names_path
 from tests.unit.tables import each_row
 
 
