@@ -82,7 +82,7 @@ class EntryNotes:
     def note_hidden(
         self, directory: bytes, fd: int, names: Collection[bytes], hidden: Mapping[bytes, os.stat_result]
     ) -> None:
-        """Note which of the entries with these names jobs do not see. Raise OSError if a look fails.
+        """Note which of these names jobs do not see. Raise OSError if a look fails.
 
         Entries that this user cannot use do not count, unless there are very many.
         """

@@ -37,7 +37,7 @@ class FreshNames:
         self._paths = None
 
     def note(self, directory: bytes, names: Iterable[bytes], hidden: Mapping[bytes, os.stat_result]) -> None:
-        """Note which names of a temporary directory jobs do not see; the others are gone or shown."""
+        """Note which of these names jobs do not see; the others are gone or shown."""
         for name in names:
             if self._made and self._made.pop(join(directory, name), None) is not None:
                 self._paths = None
