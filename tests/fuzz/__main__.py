@@ -32,6 +32,7 @@ SANITIZERS = "-fsanitize=fuzzer,address,undefined"
 # Orders are at most 64 KiB, but small inputs reach the same code sooner.
 LIBFUZZER = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]
 ONE_INPUT = "int LLVMFuzzerTestOneInput(const char *bytes, unsigned long size) { return 0; }"
+LOG_BYTES = 1024 * 1024  # of the end of a log, which has all figures
 AT_ONCE = os.cpu_count() or 1  # targets that run at the same time; each has one thread
 _EXECUTIONS = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
 _COVERAGE = re.compile(r"\bcov: (\d+)")
@@ -106,7 +107,8 @@ def run_target(target: str, seconds: float) -> Run:
 def _run_once(target: str, wall_s: int) -> tuple[int, float, str]:
     """Run libFuzzer for some time. Return its exit code, its CPU seconds, and what it printed.
 
-    The output is kept in a log, too.
+    The output is kept in a log. Only its end is read, because libFuzzer counts the memory of this
+    process as that of the next target.
     """
     found, kept, log = BUILD / "findings", BUILD / "corpus" / target, BUILD / f"{target}.log"
     for directory in (found, kept):
@@ -118,7 +120,10 @@ def _run_once(target: str, wall_s: int) -> tuple[int, float, str]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     _, status, used = os.wait4(process.pid, 0)  # the time of this one, because others run at the same time
     process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, used.ru_utime + used.ru_stime, log.read_text(errors="replace")
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - LOG_BYTES, 0))
+        said = file.read().decode(errors="replace")
+    return process.returncode, used.ru_utime + used.ru_stime, said
 
 
 def findings_of(target: str) -> list[Path]:
