@@ -290,8 +290,9 @@ def test_a_ci_runner_kills_everything_at_once_while_results_are_written(masters:
         take_in(group, make.pid, masters.process.pid, *masters.daemons)
     make.communicate(timeout=20)
     assert list(ONE_RUN.trouble(tree.path, SERIAL)), "they were killed in the middle"
-    with embedded(tree):
-        for _ in range(2):
+    # A launcher that nobody has reaped yet counts as alive: then the second master removes the plan.
+    for _ in range(2):
+        with embedded(tree):
             done = tree.make()
             assert (done.code, list(ONE_RUN.trouble(tree.path, SERIAL))) == (0, []), done
     wait_until(lambda: not (tree.path / ".termite-staging").exists(), "the embedded master has ended")
