@@ -290,7 +290,7 @@ def test_a_ci_runner_kills_everything_at_once_while_results_are_written(masters:
         take_in(group, make.pid, masters.process.pid, *masters.daemons)
     make.communicate(timeout=20)
     assert list(ONE_RUN.trouble(tree.path, SERIAL)), "they were killed in the middle"
-    # A launcher that nobody has reaped yet counts as alive: the second master then removes the plan.
+    # A launcher that nobody has reaped yet counts as alive: the second master removes the plan.
     for _ in range(2):
         with embedded(tree):
             done = tree.make()
