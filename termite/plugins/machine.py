@@ -33,10 +33,10 @@ _OF_ITSELF = "|".join(
         r"/proc/(?:mounts|sys/user|sys/kernel/(?:pid_max|ns_last_pid|shm\w{3}|msg\w{3}|sem))\b",
         rf"\b(?:NoNewPriv|Seccomp|Cap[IPEBA][a-z]{2})[^;&\n]{{0,200}}{_PROCESS}status\b",
         rf"\b(?:cat|cp|head|tail|less|more)\s[^;&|\n]{{0,200}}{_PROCESS}status\b",
-        r"\b(?:ls|find|tree)\s(?:-[^;&|\n]{0,200}\s)?['\"]?/dev/?(?=['\"]?(?:$|[\s;&|<>)]))",
+        r"\b(?:ls|find|tree) (?:-[^;&|\n]{0,200}\s)?['\"]?/dev/?(?=['\"]?(?:$|[\s;&|<>)]))",
     )
 )
-_ITS_WORDS = ("ulimit", "RLIMIT_", "/proc/", "ls /dev", "ls -", "find /dev", "tree ")
+_ITS_WORDS = ("ulimit", "RLIMIT_", "/proc/", "ls ", "find ", "tree ")
 # A job sees no extended attributes, access control lists and flags of files.
 _ATTRIBUTES = ("setfacl", "getfacl", "chacl", "setfattr", "getfattr", "chattr", "lsattr")
 _SOURCE = "machine plugin"
