@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from termite.engine.host.native_programs import native_program
+
 LIMIT_S = 60
 IS_ROOT = os.geteuid() == 0
 USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
@@ -19,6 +21,11 @@ PROGRAMS = """
 sh cat chgrp chmod chown cp cut dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir
 seq setpriv setsid sleep sort stat stty tail touch tr true tty umask unshare wc yes
 """
+
+
+def is_sanitized(name: str) -> bool:
+    """Return whether a native program was built with the address sanitizer (`make sanitize`)."""
+    return b"__asan_init" in native_program(name).read_bytes()
 
 
 def make_small_root(root: Path) -> None:
