@@ -1,6 +1,7 @@
 """Test the file that has the plan of a master: what a torn write leaves, its size and its lock."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.tree.logic.redo_plan import ALIGNMENT, JobEnd, Outcome, SetDirectory, newest_record
-from termite.engine.tree.publishing.kept_plans.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
+from termite.engine.tree.publishing.kept_plans.plan_file import FoundPlan, IsTold, PlanFile, is_alive, lock, read_whole
 from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
 from termite.engine.tree.publishing.redo import finish_job, open_own_plan
 
@@ -146,3 +147,12 @@ def test_a_plan_of_another_user_that_cannot_be_opened_is_none_of_ours(tmp_path: 
     with ordinary_user(tmp_path):
         assert open_own_plan(staging, b"plan-x") < 0
     os.close(staging)
+
+
+def test_a_process_that_has_ended_is_not_alive_though_nobody_has_reaped_it() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert is_alive(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_alive(process.pid)
+    assert not is_alive(process.pid) and not is_alive(0)

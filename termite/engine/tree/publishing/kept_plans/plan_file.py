@@ -166,7 +166,10 @@ def read_whole(fd: int) -> bytes:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process has this pid. Return False for 0, which means unknown."""
+    """Return whether a process has this pid and has not ended. Return False for 0: unknown.
+
+    In a container whose first process reaps no children, a killed one remains as a zombie.
+    """
     if pid <= 0:
         return False
     try:
@@ -175,4 +178,8 @@ def is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         pass  # it is there, and belongs to another user
-    return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return True  # /proc hides the processes of other users
+    return not status.rpartition(b")")[2].startswith(b" Z")  # the name before it may have any bytes
