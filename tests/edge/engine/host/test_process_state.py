@@ -7,7 +7,12 @@ import pytest
 
 from termite.engine.host.process_state import GONE, children_of, process_state
 
-NAMED = "import sys; open('/proc/self/comm', 'wb').write(bytes.fromhex(sys.argv[1])); print(flush=True); sys.stdin.read()"
+NAMED = """
+import sys
+open('/proc/self/comm', 'wb').write(bytes.fromhex(sys.argv[1]))
+print(flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.attack
