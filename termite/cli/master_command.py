@@ -44,7 +44,7 @@ from termite.engine.recall.shared_store.shared_settings import (
     files_of_settings,
     read_shared_settings,
 )
-from termite.engine.wire.addresses import UNIX, split_address
+from termite.engine.wire.addresses import INPROC, split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.wire.owner import read_owner
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
@@ -123,16 +123,15 @@ def _run(flags: argparse.Namespace, tree: MovedTree | None, claim: socket.socket
 
 
 def _run_embedded(flags: argparse.Namespace, tree: MovedTree | None, tail: LogTail, starter: StarterPipe) -> int:
-    # The secret is made here and never leaves this process. The coordinator and the worker listen
-    # on unix sockets, which take connections of this user and of root only.
+    # The secret is made here and never leaves this process, and nor do connections to the
+    # coordinator and to the worker begin outside of it.
     secret = os.urandom(SECRET_BYTES)
-    name = f"{UNIX}termite-{os.getpid()}-{os.urandom(8).hex()}"
-    worker = _embedded_worker(flags, secret, f"{name}-worker", tail)
+    worker = _embedded_worker(flags, secret, f"{INPROC}worker", tail)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         try:
             async with trio.open_nursery() as nursery:
-                address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, name, 0))
+                address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, f"{INPROC}coordinator", 0))
                 # Its errors must come before the report.
                 await nursery.start(serve_worker, replace(worker, coordinator=address))
                 config = _master_config(flags, tree, secret, split_address(address, 0), tail)

@@ -20,7 +20,6 @@ import trio
 import trio.testing
 
 from termite.engine.wire import strangers as daemon_strangers
-from termite.engine.wire.addresses import UNIX, listen
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.fleet_messages import ListWorkers, Workers
 from termite.engine.wire.protocol.message_base import Message
@@ -31,12 +30,12 @@ from termite.engine.worker.worker_daemon import STRANGER_REST_S
 from tests.e2e.cluster import HOST, Daemon, daemon, embedded, free_port, new_secret, new_tree
 from tests.e2e.conftest import MakePlace
 from tests.e2e.places import IS_ROOT, Place
-from tests.hostile.attackers import NOBODY
 
 STRANGERS = 1000
 SERVED_S = 2.0
 HELLO = b"\x16\x03\x01\x00\x00"
 HONEST_S = 1.0  # of CPU at most for a mirror that opens a lease and ends
+ACCEPTS = 0x10000  # of a line of /proc/net/unix: the socket listens
 SPENT_S = 1.0  # of CPU for a thousand strangers: three mirrors, and to accept connections
 
 
@@ -180,36 +179,6 @@ async def test_silent_strangers_make_room_for_later_ones(monkeypatch: pytest.Mon
         nursery.cancel_scope.cancel()
 
 
-CONNECT_LOCALLY = """import socket, sys
-with socket.socket(socket.AF_UNIX) as end:
-    end.connect("\\0" + sys.argv[1])
-    print(end.recv(10).decode())
-"""
-
-
-@pytest.mark.needs_root("another user connects")
-@pytest.mark.parametrize(("uid", "said"), [(NOBODY, b"\n"), (0, b"served\n")])
-async def test_a_unix_socket_serves_its_own_user_and_root_only(uid: int, said: bytes) -> None:
-    name = f"termite-test-{os.getpid()}-{uid}"
-    (listener,) = await listen(f"{UNIX}{name}", 0, "test")
-
-    async def serve() -> None:
-        async with await listener.accept() as stream:
-            with suppress(Dropped):
-                async with Strangers(1, b"").turn(stream):
-                    await stream.send_all(b"served")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-        done = await trio.run_process(
-            [*become, "/usr/bin/python3", "-c", CONNECT_LOCALLY, name], capture_stdout=True, cwd="/"
-        )
-    assert done.stdout == said
-    await listener.aclose()
-    print("HELD")
-
-
 def sockets_of(pid: int) -> set[str]:
     """Return the inode numbers of the sockets of a process."""
     found = set()
@@ -226,7 +195,13 @@ def listening_on_tcp() -> set[str]:
     return {fields[9] for fields in lines if fields[3] == "0A"}
 
 
-def test_an_embedded_cluster_has_no_port(where: Place) -> None:
+def listening_unix_sockets() -> dict[str, str]:
+    """Return the path of each socket that takes connections, by its inode number."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return {fields[6]: fields[7] for fields in lines if int(fields[3], 16) & ACCEPTS and len(fields) > 7}
+
+
+def test_an_embedded_cluster_has_no_port_and_no_socket_but_that_of_the_launchers(where: Place) -> None:
     with embedded(new_tree(where)) as tree:
         assert tree.termite("echo", "hello").stdout == b"hello\n"
         with socket.socket(socket.AF_UNIX) as launcher:
@@ -234,4 +209,7 @@ def test_an_embedded_cluster_has_no_port(where: Place) -> None:
             pid, _, _ = struct.unpack("3i", launcher.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         assert sockets_of(pid), "its sockets can be seen"
         assert sockets_of(pid) & listening_on_tcp() == set()
+        named = listening_unix_sockets()
+        reached = {named[inode] for inode in sockets_of(pid) & named.keys()}
+        assert len(reached) == 1 and "/.termite-socket" in reached.pop()
     print("HELD")

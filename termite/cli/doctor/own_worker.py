@@ -14,7 +14,7 @@ from termite.cli.doctor.machine_checks import MACHINE
 from termite.cli.doctor.trial_jobs import Patient, TrialTree, try_worker
 from termite.engine.errors import UserError, errors_in
 from termite.engine.host.log_tail import LogTail
-from termite.engine.wire.addresses import UNIX
+from termite.engine.wire.addresses import INPROC
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
@@ -37,7 +37,7 @@ class LastLines(logging.Handler):
 async def try_this_machine(directory: Path, trial: TrialTree, log: LastLines) -> list[Finding]:
     """Start a worker below `directory`, run a job on it, and return what was found."""
     secret = os.urandom(32)
-    address = f"{UNIX}termite-doctor-{os.getpid()}-{os.urandom(8).hex()}"
+    address = f"{INPROC}doctor"
     found: list[Finding] = []
     try:
         config = _config(directory, secret, address)

@@ -219,7 +219,7 @@ def _reachable(worker: ListedWorker, peer_host: str, own_host: str) -> ListedWor
 
 
 def _host(name: object) -> str:
-    """Return the host of a socket's name; HERE for a unix socket."""
+    """Return the host of a socket's name; HERE if it is in this process."""
     return str(name[0]) if isinstance(name, tuple) else HERE
 
 

@@ -1,13 +1,15 @@
 """Parse addresses such as `host:port`, connect to them, and listen on them.
 
-An IPv6 address stands in brackets if a port follows it, and without them otherwise. `unix:NAME` is
-an abstract unix socket of this machine, without a port. An embedded worker listens there: on a TCP
-port of the loopback interface, every user of the machine could keep it busy.
+An IPv6 address stands in brackets if a port follows it, and without them otherwise. `inproc:NAME`
+leads to a daemon in this process, without a port: each connection is a pair of sockets. An embedded
+worker is reached so. Every user of the machine could keep a port of the loopback interface busy.
 """
 
 import errno
 import ipaddress
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -15,18 +17,18 @@ from termite.engine.errors import ConnectionLost, UserError
 from termite.engine.wire import wire_calls
 
 ALL = ""  # every address of this machine
-UNIX = "unix:"
+INPROC = "inproc:"
 BACKLOG = 128
 CONNECT_S = 10.0  # a machine that is off does not even refuse a connection
 
 
 def split_address(address: str, default_port: int) -> tuple[str, int]:
-    """Return the host and the port of `host`, `host:port`, `:port`, `[v6]:port` or `unix:NAME`.
+    """Return the host and the port of `host`, `host:port`, `:port`, `[v6]:port` or `inproc:NAME`.
 
-    The host of `:port` is "". A unix socket is its own host, with port 0. Raise UserError if
-    `address` has no such form, or no valid port.
+    The host of `:port` is "". The name of a daemon in this process is its own host, with port 0.
+    Raise UserError if `address` has no such form, or no valid port.
     """
-    if address.startswith(UNIX):
+    if address.startswith(INPROC):
         return address, 0
     host, colon, port = address.rpartition(":")
     if not colon or "]" in port or (":" in host and not host.startswith("[")):
@@ -53,19 +55,61 @@ def _is_ipv6(host: str) -> bool:
 
 def join_address(host: str, port: int) -> str:
     """Return the text from which `split_address` makes this host and port."""
-    if host.startswith(UNIX):
+    if host.startswith(INPROC):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def listen(host: str, port: int, what: str) -> list[trio.SocketListener]:
+class InprocListener(trio.abc.Listener[trio.SocketStream]):
+    """Accept connections that are made in this process. `close` refuses later ones."""
+
+    def __init__(self, name: str) -> None:
+        """Make the name known. Raise UserError if it is in use."""
+        if name in _listeners:
+            raise UserError(f"{INPROC}{name} is in use", hint="give each daemon of a process another name")
+        self._name = name
+        self._connect, self._connections = trio.open_memory_channel[trio.SocketStream](BACKLOG)
+        _listeners[name] = self
+
+    async def accept(self) -> trio.SocketStream:
+        """Return the next connection. Raise ClosedResourceError if the listener is closed."""
+        return await self._connections.receive()
+
+    async def connect(self) -> trio.SocketStream:
+        """Return the near end of a new connection. Wait while too many are not yet accepted."""
+        near, far = wire_calls.socketpair()
+        try:
+            await self._connect.send(trio.SocketStream(far))
+        except BaseException as error:
+            near.close()
+            far.close()
+            if isinstance(error, trio.BrokenResourceError):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)) from error
+            raise
+        return trio.SocketStream(near)
+
+    async def aclose(self) -> None:
+        """Close it, and the connections that nobody has accepted."""
+        if _listeners.get(self._name) is self:
+            del _listeners[self._name]
+        with suppress(trio.WouldBlock, trio.ClosedResourceError):
+            while True:
+                self._connections.receive_nowait().socket.close()
+        self._connections.close()
+        await trio.lowlevel.checkpoint()
+
+
+_listeners: dict[str, InprocListener] = {}  # by their names
+
+
+async def listen(host: str, port: int, what: str) -> list[trio.abc.Listener[trio.SocketStream]]:
     """Listen on `host`, or on every address of this machine if it is ALL.
 
     Port 0 stands for a free port. Raise UserError, in which `what` names the daemon, if the
     address cannot be used.
     """
-    if host.startswith(UNIX):
-        return [await _listen_locally(host.removeprefix(UNIX))]
+    if host.startswith(INPROC):
+        return [InprocListener(host.removeprefix(INPROC))]
     if host == ALL and port == 0:
         host = "0.0.0.0"  # otherwise each address family would get another free port
     try:
@@ -78,20 +122,13 @@ async def listen(host: str, port: int, what: str) -> list[trio.SocketListener]:
         raise UserError(f"cannot listen on {join_address(host, port)}: {reason}", hint="see -listen, -port") from error
 
 
-async def _listen_locally(name: str) -> trio.SocketListener:
-    listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    await listener.bind(f"\0{name}")
-    listener.listen(BACKLOG)
-    return trio.SocketListener(listener)
-
-
 async def connect_to(host: str, port: int, limit_s: float = CONNECT_S) -> trio.SocketStream:
     """Connect to a daemon. Raise ConnectionLost if that fails or takes longer than `limit_s`."""
     peer = join_address(host, port)
     try:
         with trio.fail_after(limit_s):
-            if host.startswith(UNIX):
-                return await wire_calls.open_unix_socket(f"\0{host.removeprefix(UNIX)}")
+            if host.startswith(INPROC):
+                return await _connect_inside(host.removeprefix(INPROC))
             return await wire_calls.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
         raise ConnectionLost(f"{peer}: no connection in {limit_s:.0f} s") from error
@@ -101,10 +138,17 @@ async def connect_to(host: str, port: int, limit_s: float = CONNECT_S) -> trio.S
         raise ConnectionLost(f"{peer}: not the name of a host") from error
 
 
-def port_of(listeners: list[trio.SocketListener]) -> int:
-    """Return the port of these listeners, which all have the same; 0 for a unix socket."""
-    name = listeners[0].socket.getsockname()
-    return int(name[1]) if isinstance(name, tuple) else 0
+async def _connect_inside(name: str) -> trio.SocketStream:
+    listener = _listeners.get(name)
+    if listener is None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    return await listener.connect()
+
+
+def port_of(listeners: Sequence[trio.abc.Listener[trio.SocketStream]]) -> int:
+    """Return the port of these listeners, which all have the same; 0 inside of this process."""
+    first = listeners[0]
+    return int(first.socket.getsockname()[1]) if isinstance(first, trio.SocketListener) else 0
 
 
 def peer_name(stream: trio.SocketStream) -> str:
@@ -113,7 +157,7 @@ def peer_name(stream: trio.SocketStream) -> str:
         name = stream.socket.getpeername()
     except OSError:
         return "a closed connection"
-    return join_address(*name[:2]) if isinstance(name, tuple) else "this machine"
+    return join_address(*name[:2]) if isinstance(name, tuple) else "this process"
 
 
 def _os_reason(error: OSError) -> str:

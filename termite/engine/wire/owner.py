@@ -10,7 +10,7 @@ import os
 from hashlib import blake2b
 from pathlib import Path
 
-from termite.engine.wire.addresses import UNIX
+from termite.engine.wire.addresses import INPROC
 
 OWNER_BYTES = 32
 
@@ -47,7 +47,7 @@ def _make(path: Path) -> None:
 def owner_key(owner: bytes, address: str) -> bytes:
     """Return the key for the worker at an address.
 
-    A unix socket leads to the worker inside a master, which has another address each time.
+    The worker inside a master has another address each time.
     """
-    place = UNIX if address.startswith(UNIX) else address
+    place = INPROC if address.startswith(INPROC) else address
     return blake2b(place.encode(), key=owner, digest_size=OWNER_BYTES).digest()

@@ -15,16 +15,15 @@ cluster from being served, and must cost next to nothing:
   more of them.
 
 A source is a host. A host may have as many addresses of IPv6 as it likes, all in one network of 64
-bits. Therefore networks are compared first, and then the hosts of one network. A connection through
-a unix socket must come from the daemon's own user, and has spoken already. OpenSSH does the same
-with MaxStartups, PerSourceMaxStartups and PerSourcePenalties.
+bits. Therefore networks are compared first, and then the hosts of one network. A connection that
+begins in this process is no stranger's. OpenSSH does the same with MaxStartups,
+PerSourceMaxStartups and PerSourcePenalties.
 """
 
 import functools
 import ipaddress
 import logging
 import math
-import os
 import random
 import select
 import socket
@@ -35,10 +34,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from termite.engine.socket_peers import peer_ids
 from termite.engine.wire.identity import Members
 
-HERE = "this machine"
+HERE = "this process"
 HELLO_S = 3.0
 MAX_SILENT = 256  # connections that wait for a hello; each takes a descriptor and 8 KiB
 QUEUED = 64  # connections that wait for their turn
@@ -164,8 +162,6 @@ class Strangers:
         is_member = source == HERE
         if source != HERE:
             is_member = self._proofs.proves(await self._wait_for_hello(stranger, stream.socket))
-        elif not is_own_user(stream):
-            raise Dropped(source, "it is another user of this machine")
         turns = self._members if is_member else self._others
         await turns.wait(stranger)
         try:
@@ -252,17 +248,12 @@ def network_of(source: str) -> str:
 
 
 def source_of(stream: trio.SocketStream) -> str:
-    """Return the host of the other end, as numbers; HERE if it uses a unix socket."""
+    """Return the host of the other end, as numbers; HERE if it is in this process."""
     try:
         name = stream.socket.getpeername()
     except OSError:
         return "gone"
     return str(name[0]) if isinstance(name, tuple) else HERE
-
-
-def is_own_user(stream: trio.SocketStream) -> bool:
-    """Return True if the other end of a unix socket is root or the user of this process."""
-    return peer_ids(stream.socket.getsockopt)[1] in (0, os.geteuid())
 
 
 async def _hello(connection: trio.socket.SocketType, source: str) -> bytes:

@@ -12,7 +12,7 @@ from socket import socket
 
 from trio import open_tcp_listeners as open_tcp_listeners
 from trio import open_tcp_stream as open_tcp_stream
-from trio import open_unix_socket as open_unix_socket
+from trio.socket import socketpair as socketpair
 
 recv = socket.recv
 send = socket.send

@@ -44,5 +44,5 @@ def test_a_file_of_no_use_gives_a_key_for_this_process(tmp_path: Path, kind: str
 def test_a_worker_gets_no_key_for_another_worker() -> None:
     keys = {owner_key(bytes(32), "a:1"), owner_key(bytes(32), "a:2"), owner_key(bytes([1] * 32), "a:1")}
     assert len(keys) == 3
-    assert owner_key(b"x", "unix:termite-1-ab") == owner_key(b"x", "unix:termite-2-cd")
+    assert owner_key(b"x", "inproc:worker") == owner_key(b"x", "inproc:other")
     assert bytes(32) not in keys

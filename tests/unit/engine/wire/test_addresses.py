@@ -10,7 +10,7 @@ from termite.engine.errors import UserError
 from termite.engine.wire.addresses import split_address
 from tests.unit.tables import each_row
 
-PARTS = ["[", "]", ":", "::1", "unix:", "host", "80", "65536", "0", "-1", "\u0663", "\0", " ", "9" * 5000]
+PARTS = ["[", "]", ":", "::1", "inproc:", "host", "80", "65536", "0", "-1", "\u0663", "\0", " ", "9" * 5000]
 
 
 @each_row(
@@ -22,7 +22,7 @@ PARTS = ["[", "]", ":", "::1", "unix:", "host", "80", "65536", "0", "-1", "\u066
         ("::1", ("::1", 5)),
         ("[::1]", ("::1", 5)),
         ("[::1]:80", ("::1", 80)),
-        ("unix:name:80", ("unix:name:80", 0)),
+        ("inproc:name:80", ("inproc:name:80", 0)),
     ],
 )
 def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
@@ -39,4 +39,4 @@ def test_what_is_no_port_is_a_users_error(port: str) -> None:
 def test_any_text_is_an_address_or_a_users_error(text: str) -> None:
     with contextlib.suppress(UserError):
         host, port = split_address(text, 1234)
-        assert port in range(1, 65536) or host.startswith("unix:")
+        assert port in range(1, 65536) or host.startswith("inproc:")
