@@ -1,4 +1,4 @@
-"""Make the system calls with which the master looks at the user's files.
+"""Make the system calls with which the master looks at the user's files and at its staging.
 
 The rooms `tree` and `decide` look through this module. Tests start a master with another module in
 its place, which fails at the N-th call. The product itself has no such switch.
@@ -7,10 +7,15 @@ its place, which fails at the N-th call. The product itself has no such switch.
 import ctypes
 import errno
 import os
+from os import dup as dup
 from os import fstat as fstat
+from os import fstatvfs as fstatvfs
+from os import getxattr as getxattr
 from os import listdir as listdir
+from os import listxattr as listxattr
 from os import lstat as lstat
 from os import open as open
+from os import pread as pread
 from os import read as read
 from os import readlink as readlink
 from os import scandir as scandir

@@ -113,7 +113,12 @@ class Faults:
             return self._wrap_listeners(shell, call)
 
         def counted(*args: Any, **options: Any) -> Any:
-            what = self.come(f"{shell}.{name}")
+            try:
+                what = self.come(f"{shell}.{name}")
+            except OSError:
+                if name == "close":  # the kernel frees the descriptor also when it reports an error
+                    call(*args)
+                raise
             if what == "eof":
                 return b"" if name != "readv" else 0
             return call(*(shortened(name, args) if what == "short" else args), **options)

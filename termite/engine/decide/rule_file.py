@@ -116,7 +116,7 @@ class RuleFile:
         try:
             # To open a FIFO must not block the master until somebody writes to it.
             with open(look_calls.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                status = os.fstat(file.fileno())
+                status = look_calls.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
                     what = "a file of more than 1 MiB" if stat.S_ISREG(status.st_mode) else "not a regular file"
                     raise UserError(

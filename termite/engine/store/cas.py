@@ -341,7 +341,7 @@ class Cas:
         """Remove what killed processes have left, also those of earlier versions."""
         top = os.path.join(self._root, TEMPORARY)
         remove_leftovers(Path(os.fsdecode(top)), "")
-        with os.scandir(top) as entries:
+        with store_calls.scandir(top) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):  # another mirror has removed it
                     if not entry.is_dir(follow_symlinks=False):

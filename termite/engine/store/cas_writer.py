@@ -63,7 +63,7 @@ class CasWriter:
             )
         with full_disk_is_retryable():
             if self._has_holes:
-                os.ftruncate(self._fd, digest.size)
+                store_calls.ftruncate(self._fd, digest.size)
             self._move_in(self._name, digest)
         self._close()
         return digest

@@ -10,6 +10,7 @@ import os
 from collections.abc import Generator, Iterator
 
 from termite.engine.model import StoreLimits
+from termite.engine.store import store_calls
 from termite.engine.store.eviction_plan import UseHistogram
 
 STEP_BLOBS = 500  # some 2 ms: blobs that one step looks at
@@ -38,7 +39,7 @@ def evict_in_steps(root: bytes, limits: StoreLimits) -> Iterator[int]:
         for count, (last_use_s, size_bytes, name) in enumerate(_blobs(root)):
             if plan.takes(last_use_s, size_bytes):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
+                    store_calls.unlink(name)
                 evicted += 1
             if count % STEP_BLOBS == STEP_BLOBS - 1:
                 yield evicted
@@ -50,7 +51,7 @@ def evict_in_steps(root: bytes, limits: StoreLimits) -> Iterator[int]:
 def last_eviction(root: bytes) -> float:
     """Return when an eviction of this store ended, in seconds since 1970; 0 if none did."""
     try:
-        return os.stat(os.path.join(root, EVICTED)).st_mtime
+        return store_calls.stat(os.path.join(root, EVICTED)).st_mtime
     except OSError:
         return 0.0
 
@@ -60,7 +61,7 @@ def blobs_of_shard(root: bytes, shard: bytes) -> Iterator[tuple[float, int, byte
 
     `shard` is the name of a directory of the store, two hexadecimal digits.
     """
-    with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(root, shard)) as entries:
+    with contextlib.suppress(FileNotFoundError), store_calls.scandir(os.path.join(root, shard)) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
@@ -68,15 +69,15 @@ def blobs_of_shard(root: bytes, shard: bytes) -> Iterator[tuple[float, int, byte
 
 
 def _note_eviction(root: bytes) -> None:
-    fd = os.open(os.path.join(root, EVICTED), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = store_calls.open(os.path.join(root, EVICTED), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.utime(fd)
+        store_calls.utime(fd)
     finally:
         os.close(fd)
 
 
 def _blobs(root: bytes) -> Iterator[tuple[float, int, bytes]]:
-    for shard in os.listdir(root):
+    for shard in store_calls.listdir(root):
         if len(shard) == 2:
             yield from blobs_of_shard(root, shard)
 
@@ -84,7 +85,7 @@ def _blobs(root: bytes) -> Iterator[tuple[float, int, bytes]]:
 @contextlib.contextmanager
 def _alone_in(root: bytes) -> Generator[bool, None, None]:
     """Yield whether nobody else is in this block for the same store."""
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = store_calls.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         is_alone = True
         try:

@@ -83,11 +83,11 @@ class ProofTable:
         free = _place(bucket, _FREE)
         place = free if free >= 0 else entry[0] % (BUCKET_BYTES // ENTRY_BYTES) * ENTRY_BYTES
         with contextlib.suppress(OSError):  # the disk is full: the content is sent once more
-            os.pwrite(self._fd, entry, offset + place)
+            store_calls.pwrite(self._fd, entry, offset + place)
 
     def _read(self, offset: int) -> bytes:
         try:
-            return os.pread(self._fd, BUCKET_BYTES, offset).ljust(BUCKET_BYTES, b"\0")
+            return store_calls.pread(self._fd, BUCKET_BYTES, offset).ljust(BUCKET_BYTES, b"\0")
         except OSError:
             return bytes(BUCKET_BYTES)
 

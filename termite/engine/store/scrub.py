@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from termite.engine.model import Digest
+from termite.engine.store import store_calls
 from termite.engine.store.eviction import blobs_of_shard
 
 SHARDS = 256
@@ -38,11 +39,11 @@ def _blobs_to_scrub(root: bytes, shard_name: bytes) -> Iterator[tuple[bytes, int
         with contextlib.ExitStack() as stack:
             try:
                 sha256 = bytes.fromhex((shard_name + os.path.basename(path)).decode())
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = store_calls.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except (ValueError, FileNotFoundError):
                 continue  # it is no blob, or was evicted
             stack.callback(os.close, fd)
-            yield path, fd, Digest(sha256, os.fstat(fd).st_size)
+            yield path, fd, Digest(sha256, store_calls.fstat(fd).st_size)
 
 
 def due_shard(times: bytes, now: float) -> int | None:
@@ -63,11 +64,11 @@ def _claim_due_shard(path: bytes, now: float) -> int | None:
     mirrors at once may scrub the same shard, which does no harm. Raise OSError if the file cannot
     be read or written.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = store_calls.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        shard = due_shard(os.pread(fd, SHARDS * _TIME.size, 0), now)
+        shard = due_shard(store_calls.pread(fd, SHARDS * _TIME.size, 0), now)
         if shard is not None:
-            os.pwrite(fd, _TIME.pack(int(now)), shard * _TIME.size)
+            store_calls.pwrite(fd, _TIME.pack(int(now)), shard * _TIME.size)
         return shard
     finally:
         os.close(fd)

@@ -5,10 +5,14 @@ one. The product itself has no such switch.
 """
 
 from os import fstat as fstat
+from os import ftruncate as ftruncate
 from os import link as link
+from os import listdir as listdir
 from os import makedirs as makedirs
 from os import open as open
 from os import pread as pread
+from os import pwrite as pwrite
+from os import scandir as scandir
 from os import stat as stat
 from os import unlink as unlink
 from os import utime as utime

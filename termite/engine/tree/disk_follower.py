@@ -17,6 +17,7 @@ fails because of that: local commands are refused, too.
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -125,7 +126,8 @@ class DiskFollower:
         """
         changes = self._changes
         with self._failed.kept_if_broken_off():
-            self.watches.read_into(events)
+            with suppress(Retryable):  # the queue keeps what could not be read
+                self.watches.read_into(events)
             self._check_events(events, changes)
             self._check_other_names(changes)
         return self._pop_changes()

@@ -12,6 +12,7 @@ import time
 import msgspec
 import trio
 
+from termite.engine import look_calls
 from termite.engine.errors import FsError, Reason, Retryable, Stale
 from termite.engine.look_errors import GONE, REFUSED
 from termite.engine.model import Attr, Digest
@@ -107,13 +108,17 @@ class FileContents:
                     raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path)) from e
                 raise FsError(e.errno, path) from e
             raise look_failed(path, e) from e
-        found = stamp_of(os.fstat(fd))
-        if not self._is_current(path, found):
-            self._check_path(path)
-        if self._is_current(path, found) and (found.size, wire_ns(found.mtime_ns)) == (size, mtime_ns):
-            return fd, found
-        os.close(fd)
-        raise Stale(path)
+        try:
+            with LookErrors(path):
+                found = stamp_of(look_calls.fstat(fd))
+            if not self._is_current(path, found):
+                self._check_path(path)
+            if not self._is_current(path, found) or (found.size, wire_ns(found.mtime_ns)) != (size, mtime_ns):
+                raise Stale(path)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, found
 
     def _is_ours(self, path: bytes) -> bool:
         """Return whether a file that we may not read is our own. Raise Retryable if the look fails.
@@ -159,10 +164,10 @@ class FileContents:
         except OSError:
             return None
         try:
-            if stamp_of(os.fstat(fd)) != seen.stamp:
+            if stamp_of(look_calls.fstat(fd)) != seen.stamp:
                 return None
-            content = os.read(fd, attr.size + 1)
-            is_whole = len(content) == attr.size and stamp_of(os.fstat(fd)) == seen.stamp
+            content = look_calls.read(fd, attr.size + 1)
+            is_whole = len(content) == attr.size and stamp_of(look_calls.fstat(fd)) == seen.stamp
             return content if is_whole else None
         except OSError:
             return None
@@ -185,7 +190,7 @@ class FileContents:
             digest = self._hashes.hash_file(fd)
         else:
             digest = await self._hash_in_thread(fd, stamp)
-        after = os.fstat(fd)
+        after = look_calls.fstat(fd)
         if stamp_of(after) != stamp or digest.size != stamp.size:
             self._check_path(path)
             raise Stale(path)

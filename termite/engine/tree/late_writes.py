@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import trio
 
+from termite.engine import look_calls
 from termite.engine.look_errors import GONE
 from termite.engine.model import Digest
 from termite.engine.sparse_content import ContentHash
@@ -94,7 +95,7 @@ class LateWrites:
         lost: list[bytes] = []
         for path, old in self._old.items():
             await self._wait_for_writer(old.fd)
-            st = os.fstat(old.fd)
+            st = look_calls.fstat(old.fd)
             is_same = (st.st_size, wire_ns(st.st_mtime_ns)) == (old.size, old.mtime_ns)
             # If somebody has given it another name, that one keeps the old file.
             is_linked = st.st_nlink >= old.names and st.st_ctime_ns != old.ctime_ns
@@ -142,7 +143,7 @@ class LateWrites:
         try:
             fd = self._disk.open_file(path)
             try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                if not stat.S_ISREG(look_calls.fstat(fd).st_mode):
                     return False
                 new = disk_calls.open(b"/proc/self/fd/%d" % fd, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             finally:
@@ -157,7 +158,7 @@ class LateWrites:
 
 def _tail_of(old: OldFile) -> bytes | None:
     """Return what was appended to the judged version, or None if it was changed in another way."""
-    if old.begin is None or os.fstat(old.fd).st_size < old.size:
+    if old.begin is None or look_calls.fstat(old.fd).st_size < old.size:
         return None
     state = ContentHash()
     for block in _blocks(old.fd, 0, old.begin.size):
@@ -166,6 +167,6 @@ def _tail_of(old: OldFile) -> bytes | None:
 
 
 def _blocks(fd: int, start: int, end: int) -> Iterator[bytes]:
-    while block := os.pread(fd, min(BLOCK_BYTES, end - start), start):
+    while block := look_calls.pread(fd, min(BLOCK_BYTES, end - start), start):
         yield block
         start += len(block)

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from termite.engine import look_calls
 from termite.engine.errors import Reason, ResultRefused, Retryable
+from termite.engine.look_errors import is_answer
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, from_root_down, is_below, is_within, split
 from termite.engine.tree.disk_follower import DiskFollower
@@ -72,7 +73,12 @@ class TemporaryFiles:
             return self._choose_way(*way_to(value), events)
 
     def _choose_way(self, links: Sequence[bytes], real: bytes, events: Events) -> bool:
-        if not os.path.isdir(real):
+        try:
+            if not stat.S_ISDIR(look_calls.stat(real).st_mode):
+                return False
+        except OSError as error:
+            if not is_answer(error):
+                raise
             return False
         path, root = real.strip(b"/"), self._exports.writable_root
         if not is_within(path, root) and not is_within(root, path):
@@ -194,9 +200,9 @@ class TemporaryFiles:
             except OSError:
                 return False
             try:
-                if directory != top and os.fstat(fd).st_uid not in (0, os.geteuid()):
+                if directory != top and look_calls.fstat(fd).st_uid not in (0, os.geteuid()):
                     return False
-                if nearest and not os.access(b".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+                if nearest and not look_calls.has_right(b".", os.W_OK | os.X_OK, dir_fd=fd):
                     return False
                 nearest = False
             finally:

@@ -32,7 +32,7 @@ class Disk:
 
     def __init__(self, top: bytes) -> None:
         """Open `top`, a path of our own disk. Raise OSError if that fails."""
-        self._top = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._top = look_calls.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Close the descriptor of `top`; fds that were returned stay open."""
@@ -55,7 +55,7 @@ class Disk:
         """Return what is at a path. Raise OSError if nothing is, or if nobody can say."""
         fd = self._open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            return os.fstat(fd)
+            return look_calls.fstat(fd)
         finally:
             os.close(fd)
 
@@ -159,7 +159,7 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
             raise
     fd = _open_to_empty(dir_fd, name)
     try:
-        for child in map(os.fsencode, os.listdir(fd)):
+        for child in map(os.fsencode, look_calls.listdir(fd)):
             below = join(path, child)
             if below not in kept:
                 remove_beneath(fd, child, below, kept)
@@ -180,11 +180,11 @@ def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
     A symlink is never followed. If the entry is not of the type that `mode` has, do nothing. Raise
     OSError if it is missing.
     """
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    fd = look_calls.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         if not stat.S_ISLNK(mode):
             set_attributes_of(fd, b"/proc/self/fd/%d" % fd, mode, mtime_ns)
-        elif stat.S_ISLNK(os.fstat(fd).st_mode):
+        elif stat.S_ISLNK(look_calls.fstat(fd).st_mode):
             disk_calls.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
     finally:
         os.close(fd)
@@ -195,7 +195,7 @@ def set_attributes_of(fd: int, itself: int | bytes, mode: int, mtime_ns: int) ->
 
     With O_PATH it must be the path.
     """
-    st = os.fstat(fd)
+    st = look_calls.fstat(fd)
     if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
         return
     if st.st_mode != mode:
@@ -207,7 +207,7 @@ def set_attributes_of(fd: int, itself: int | bytes, mode: int, mtime_ns: int) ->
 def _open_to_empty(dir_fd: int, name: bytes) -> int:
     """Open a directory to list and empty it, after its owner was given the permissions for that."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    st = look_calls.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     if stat.S_ISDIR(st.st_mode) and st.st_mode & 0o700 != 0o700:
         set_attributes(name, dir_fd, st.st_mode | 0o700, st.st_mtime_ns)
-    return os.open(name, flags, dir_fd=dir_fd)
+    return look_calls.open(name, flags, dir_fd=dir_fd)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no stubs
 
 from termite.engine import look_calls
-from termite.engine.errors import UserError
+from termite.engine.errors import Reason, Retryable, UserError
 from termite.engine.paths import join
 from termite.engine.tree.logic.attrs import Events, Touch, worst_touch
 
@@ -151,7 +151,10 @@ class Watches:
                 raise
 
     def read_into(self, events: Events) -> None:
-        """Move all events that are in the queues now to `events`. Do not wait for more."""
+        """Move all events that are in the queues now to `events`. Do not wait for more.
+
+        Raise Retryable if a queue cannot be read.
+        """
         self.read_at_ns = time.time_ns()
         self._read_queue(self._queue, events)
         if self._crowd is not None:
@@ -180,7 +183,10 @@ class Watches:
         length = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, _NOTHING), sys.byteorder)
         if not length:
             return  # in most cases; each job asks three times
-        content = look_calls.read(fd, length)
+        try:
+            content = look_calls.read(fd, length)
+        except OSError as error:
+            raise Retryable(Reason.LOOK_FAILED, f"inotify: {os.strerror(error.errno or 0)}") from error
         at = 0
         while at < len(content):
             wd, mask, _, name_length = _EVENT.unpack_from(content, at)

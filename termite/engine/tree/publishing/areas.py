@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from termite.engine import look_calls
 from termite.engine.look_errors import GONE
 from termite.engine.paths import from_root_down, is_within, join, split
 from termite.engine.tree import disk_calls
@@ -134,7 +135,7 @@ class StagingAreas:
 
     def _make_at(self, place: bytes) -> _Area:
         path = join(place, AREA + self.staging.plan.label)
-        top = os.dup(self._directories.open(place))
+        top = look_calls.dup(self._directories.open(place))
         try:
             if place not in self.staging.recorded:
                 self._record(place, path, top)
@@ -214,8 +215,8 @@ def _open_new_area(top: int, name: bytes) -> int:
     """Make a directory that is locked for as long as it is open, and return its fd."""
     with _kept_times(top), suppress(FileExistsError):  # it may be left of an earlier job of this master
         disk_calls.mkdir(name, 0o700, dir_fd=top)
-    fd = os.open(name, OPEN_AREA, dir_fd=top)
-    if os.fstat(fd).st_uid == os.geteuid() and lock(fd, wait=False):
+    fd = look_calls.open(name, OPEN_AREA, dir_fd=top)
+    if look_calls.fstat(fd).st_uid == os.geteuid() and lock(fd, wait=False):
         with suppress(OSError):  # a disk that is full may still take the results
             hide_from_git(fd)
         return fd
@@ -225,7 +226,7 @@ def _open_new_area(top: int, name: bytes) -> int:
 
 def _remove_area(top: int, name: bytes) -> None:
     with suppress(FileNotFoundError), _kept_times(top):
-        os.stat(name, dir_fd=top, follow_symlinks=False)
+        look_calls.stat(name, dir_fd=top, follow_symlinks=False)
         remove_beneath(top, name)
 
 
@@ -237,18 +238,18 @@ def _remove_dead_areas(top: int, staging: Staging) -> None:
     """
     names: list[bytes] = []
     with suppress(OSError):  # a directory that we cannot list keeps what is in it
-        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+        fd = look_calls.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
         try:
-            names = [name for name in map(os.fsencode, os.listdir(fd)) if name.startswith(AREA)]
+            names = [name for name in map(os.fsencode, look_calls.listdir(fd)) if name.startswith(AREA)]
         finally:
             os.close(fd)
     for name in names:
         if _exists(PREFIX + name.removeprefix(AREA), staging.fd):
             continue
         with suppress(OSError):  # a file, another user's, or removed by another master meanwhile
-            fd = os.open(name, OPEN_AREA, dir_fd=top)
+            fd = look_calls.open(name, OPEN_AREA, dir_fd=top)
             try:
-                if os.fstat(fd).st_uid == os.geteuid() and lock(fd, wait=False):
+                if look_calls.fstat(fd).st_uid == os.geteuid() and lock(fd, wait=False):
                     _remove_area(top, name)
             finally:
                 os.close(fd)
@@ -256,7 +257,7 @@ def _remove_dead_areas(top: int, staging: Staging) -> None:
 
 def _exists(name: bytes, dir_fd: int) -> bool:
     try:
-        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        look_calls.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
@@ -265,7 +266,7 @@ def _exists(name: bytes, dir_fd: int) -> bool:
 @contextmanager
 def _kept_times(top: int) -> Iterator[None]:
     """Give a directory its times back after the block, so that no build tool sees us in it."""
-    st = os.fstat(top)
+    st = look_calls.fstat(top)
     yield
     with suppress(OSError):  # another user's directory, in which the user may write: it shows the new time
         disk_calls.utime(b"/proc/self/fd/%d" % top, ns=(st.st_atime_ns, st.st_mtime_ns))

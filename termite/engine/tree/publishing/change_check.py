@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from termite.engine import look_calls
 from termite.engine.look_errors import GONE
 from termite.engine.paths import join
 from termite.engine.tree.logic.redo_plan import MakeDirectory, PlaceEntry, Record, SetAttributes, Step, Stood, Trash
@@ -103,7 +104,7 @@ class _ChangeCheck:
         Without `with_directories` they may be newer, because a removal entry by entry has begun.
         """
         try:
-            names = os.listdir(b"/proc/self/fd/%d" % self._directories.open(directory))
+            names = look_calls.listdir(b"/proc/self/fd/%d" % self._directories.open(directory))
         except OSError:  # unknown counts as changed: then nothing is removed
             return True
         for name in names:
@@ -128,6 +129,6 @@ class _ChangeCheck:
 
     def _look_at(self, parent: int, name: bytes) -> os.stat_result | None:
         try:
-            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+            return look_calls.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return None

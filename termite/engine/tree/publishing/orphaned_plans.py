@@ -10,7 +10,9 @@ from contextlib import ExitStack, suppress
 from errno import ENOENT
 from pathlib import Path
 
+from termite.engine import look_calls
 from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEntry, Record, Step
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import RECORD, remove_recorded
@@ -45,7 +47,7 @@ def clear_staging(root: Path, staging: int, own_label: bytes, note: DiscardNote)
     that stay, other than our own. Raise OSError.
     """
     # Entries are listed before plans. So an entry whose plan is not found has no living owner.
-    entries = [entry for entry in map(os.fsencode, os.listdir(staging)) if entry not in (*OWN_FILES, NOTE)]
+    entries = [entry for entry in map(os.fsencode, look_calls.listdir(staging)) if entry not in (*OWN_FILES, NOTE)]
     kept = {own_label} - {b""}
     files, locked = set(), set[bytes]()
     with ExitStack() as locks:  # kept until all is removed: another process must not use a plan that goes
@@ -63,7 +65,7 @@ def clear_staging(root: Path, staging: int, own_label: bytes, note: DiscardNote)
             if not lock(fd, wait=False):
                 kept.add(label)
                 locked.add(name)
-            elif os.fstat(fd).st_nlink and _finish_orphan(name, fd, root, staging, note):
+            elif look_calls.fstat(fd).st_nlink and _finish_orphan(name, fd, root, staging, note):
                 files.add(name)
         for entry in entries:
             label = entry.removeprefix(PREFIX) if entry.startswith(PREFIX) else entry.partition(b".")[0]
@@ -85,7 +87,7 @@ def _remove_entry(staging: int, entry: bytes) -> None:
 
 def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
     try:
-        area = os.readlink(record, dir_fd=staging)
+        area = look_calls.readlink(record, dir_fd=staging)
     except FileNotFoundError:  # it went with its plan, which was finished a moment ago
         return
     except OSError:  # no link: no master has made it
@@ -111,20 +113,20 @@ def clear_abandoned_tree(top: int) -> bool:
     except FileNotFoundError:
         return True
     try:
-        if os.fstat(staging).st_uid != os.geteuid():
+        if look_calls.fstat(staging).st_uid != os.geteuid():
             return True
         note = DiscardNote(staging)
-        if clear_staging(Path(os.readlink(f"/proc/self/fd/{top}")), staging, b"", note):
+        if clear_staging(Path(look_calls.readlink(f"/proc/self/fd/{top}")), staging, b"", note):
             return False
         if note.is_left():
             return True
         for entry in OWN_FILES:
             with suppress(FileNotFoundError):  # an earlier version had only one of them
-                os.unlink(entry, dir_fd=staging)
+                disk_calls.unlink(entry, dir_fd=staging)
     finally:
         os.close(staging)
     try:
-        os.rmdir(STAGING, dir_fd=top)
+        disk_calls.rmdir(STAGING, dir_fd=top)
     except OSError as error:
         return error.errno == ENOENT
     return True

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from termite.engine import look_calls
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.look_errors import GONE
 from termite.engine.model import Attr, Change, Digest
@@ -209,22 +210,21 @@ class Preparation:
         if content is None:
             raise RemoteProtocolError(f"no content of {change.path!r}")
         mode, times_ns = stat.S_IMODE(attr.mode), (self.now_ns, self._master_ns(attr))
-        name = self._areas.reserve(change.path)
+        name = self._staged[change.path] = self._areas.reserve(change.path)
         area = self._areas.fd_of(name)
         if isinstance(content, bytes):
             st = stage_content(area, name, content, mode, times_ns)
         else:
             fetched, main = os.fsencode(content.name), self._areas.staging.fd
             if is_last and area == main:
-                name = fetched
+                name = self._staged[change.path] = fetched
             else:
                 stage_copy_of(area, name, fetched, main)
             disk_calls.chmod(name, mode, dir_fd=area)
             disk_calls.utime(name, ns=times_ns, dir_fd=area)
-            st = os.stat(name, dir_fd=area)
+            st = look_calls.stat(name, dir_fd=area)
         if self._inherited.apply(change, attr, name, area):
-            st = os.stat(name, dir_fd=area)
-        self._staged[change.path] = name
+            st = look_calls.stat(name, dir_fd=area)
         self.files[name] = StagedFile(digest, st)
 
     def _stage_directory(self, change: Change, name: bytes, area: int) -> None:

@@ -149,7 +149,8 @@ class Publication:
         self._is_outside = parts.temporary.admit(changes)
         reconciliation = self._reconciliation()
         try:
-            reconciled = await reconciliation.run(changes, contents)
+            with FsErrors(b""):
+                reconciled = await reconciliation.run(changes, contents)
             if reconciled.appended:
                 plan = await compute(len(changes), lambda: make_plan(reconciled.changes, parts.exports.is_writable))
             number = await self._publish(plan, reconciled, reconciliation)
@@ -171,9 +172,10 @@ class Publication:
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         contents, fetched = reconciled.contents, set[bytes]()
         try:
-            if await self._do_in_slices(preparation.prepare(contents)):
-                self._meet_others()
-            await self._find_steps(preparation, reconciled, reconciliation, plan)
+            with FsErrors(b""):
+                if await self._do_in_slices(preparation.prepare(contents)):
+                    self._meet_others()
+                await self._find_steps(preparation, reconciled, reconciliation, plan)
             steps = preparation.steps
             if not steps:
                 return parts.journal.number

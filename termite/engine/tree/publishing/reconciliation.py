@@ -19,6 +19,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from termite.engine import look_calls
 from termite.engine.errors import Conflict, RemoteProtocolError
 from termite.engine.model import BaseVersion, Change, Digest
 from termite.engine.paths import split
@@ -123,7 +124,7 @@ class Reconciliation:
                 os.close(fd)
                 raise self._conflict((change.path,))
             begin = seen.attr.digest or base.digest
-            ctime_ns = os.fstat(fd).st_ctime_ns
+            ctime_ns = look_calls.fstat(fd).st_ctime_ns
             old = OldFile(fd, seen.attr.size, seen.attr.mtime_ns, begin, seen.attr.nlink, ctime_ns)
             self.late.keep(change.path, old)
 
@@ -190,7 +191,7 @@ class Reconciliation:
             if fd is None:
                 return None
             digest = self._near.hashes.hash_file(fd)
-            return digest if stamp_of(os.fstat(fd)) == seen.stamp else None
+            return digest if stamp_of(look_calls.fstat(fd)) == seen.stamp else None
 
     async def _append(self, change: Change, base: BaseVersion, contents: Contents) -> tuple[Path, Change] | None:
         """Stage the file of the disk with the tail of the job's version.
@@ -218,7 +219,7 @@ class Reconciliation:
                 return None
             writer = StagedWriter(self._near.staging)
             staged, digest = writer.end() if self._write_joined(writer, fd, base, content) else (None, None)
-            if staged is None or digest is None or stamp_of(os.fstat(fd)) != seen.stamp:
+            if staged is None or digest is None or stamp_of(look_calls.fstat(fd)) != seen.stamp:
                 writer.discard()
                 return None
             self._staged.append(staged)
@@ -241,7 +242,7 @@ class Reconciliation:
         if isinstance(content, bytes):
             yield content
             return
-        fd = os.open(os.fsencode(content.name), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._near.staging.fd)
+        fd = look_calls.open(os.fsencode(content.name), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._near.staging.fd)
         try:
             yield from _blocks_of_file(fd)
         finally:
@@ -256,7 +257,7 @@ class Reconciliation:
             yield None
             return
         try:
-            yield fd if stamp_of(os.fstat(fd)) == seen.stamp else None
+            yield fd if stamp_of(look_calls.fstat(fd)) == seen.stamp else None
         finally:
             os.close(fd)
 
@@ -276,7 +277,7 @@ class Reconciliation:
                 fd = self._near.disk.open_file(path)
         except OSError:
             return -1
-        if stat.S_ISREG(os.fstat(fd).st_mode):
+        if stat.S_ISREG(look_calls.fstat(fd).st_mode):
             return fd
         os.close(fd)
         return -1
@@ -306,6 +307,6 @@ class _Beginning:
 
 def _blocks_of_file(fd: int) -> Iterator[bytes]:
     offset = 0
-    while block := os.pread(fd, BLOCK_BYTES, offset):
+    while block := look_calls.pread(fd, BLOCK_BYTES, offset):
         yield block
         offset += len(block)

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from errno import EACCES, EDQUOT, EIO, EISDIR, ELOOP, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENXIO, EROFS
+from errno import EACCES, EDQUOT, EIO, EISDIR, ELOOP, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENXIO, EROFS, ESTALE
 from pathlib import Path
 
+from termite.engine import look_calls
 from termite.engine.errors import ExitCode, FsError
+from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.redo_plan import (
     JobEnd,
     MakeDirectory,
@@ -43,8 +45,8 @@ from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 from termite.engine.tree.tree_disk import Disk, PlanDisk, remove_beneath
 
-# These errors may pass: somebody frees space, or a descriptor is closed.
-PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS))
+# These errors may pass: somebody frees space, a descriptor is closed, or a server answers again.
+PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS, ESTALE))
 NO_PLAN = frozenset((EISDIR, ELOOP, ENOENT, ENXIO))  # opening fails so if the name is no file
 RETRY_S = 5.0  # for so long a step is repeated that fails with one of them
 PAUSE_S = 0.1
@@ -107,7 +109,7 @@ def steps_done(steps: tuple[Step, ...], staging: int) -> int:
         step = steps[count - 1]
         if isinstance(step, MakeDirectory | PlaceEntry) and step.staged and not area_of(step.staged):
             try:
-                os.stat(step.staged, dir_fd=staging, follow_symlinks=False)
+                look_calls.stat(step.staged, dir_fd=staging, follow_symlinks=False)
             except FileNotFoundError:
                 return count
     return 0
@@ -122,7 +124,7 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
     `say` gets lines for the user. If another process holds the plan for longer than `patience_s`,
     it is named once. Raise OSError or RemoteProtocolError if the plans cannot be read.
     """
-    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = look_calls.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         staging = open_staging(top, is_made=False)
     except FileNotFoundError:
@@ -138,10 +140,10 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
             end = _finish_for(_wait_until_settled(name, fd, token, say, patience_s), root, staging, token, say)
             with suppress(OSError):  # the next master or the sweep removes what stays
                 if lock(fd, wait=False) and _is_only_for(record, token):
-                    os.unlink(name, dir_fd=staging)
-                    if os.listdir(staging) == [os.fsdecode(IGNORE)]:
-                        os.unlink(IGNORE, dir_fd=staging)
-                    os.rmdir(STAGING, dir_fd=top)
+                    disk_calls.unlink(name, dir_fd=staging)
+                    if look_calls.listdir(staging) == [os.fsdecode(IGNORE)]:
+                        disk_calls.unlink(IGNORE, dir_fd=staging)
+                    disk_calls.rmdir(STAGING, dir_fd=top)
             return end
         finally:
             os.close(fd)
@@ -154,14 +156,14 @@ def open_own_plan(staging: int, name: bytes) -> int:
     Raise OSError if it is our own, but cannot be opened: it may be the plan of any job.
     """
     try:
-        fd = os.open(name, OPEN, dir_fd=staging)
+        fd = look_calls.open(name, OPEN, dir_fd=staging)
     except OSError as error:
         if error.errno in NO_PLAN or (error.errno == EACCES and not _is_own_file(staging, name)):
             return -1
         raise
-    status = os.fstat(fd)
+    status = look_calls.fstat(fd)
     is_file = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_PLAN_BYTES
-    if is_file and status.st_uid == os.geteuid() and os.fstat(staging).st_uid == os.geteuid():
+    if is_file and status.st_uid == os.geteuid() and look_calls.fstat(staging).st_uid == os.geteuid():
         return fd
     os.close(fd)
     return -1
@@ -169,7 +171,7 @@ def open_own_plan(staging: int, name: bytes) -> int:
 
 def _is_own_file(staging: int, name: bytes) -> bool:
     try:
-        status = os.stat(name, dir_fd=staging, follow_symlinks=False)
+        status = look_calls.stat(name, dir_fd=staging, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
@@ -230,7 +232,7 @@ def finish(found: FoundPlan, root: Path, staging: int) -> HalfDone | None:
         found.end(Outcome.FAILED if trouble else Outcome.DONE, trouble.done if trouble else 0)
         if trouble is None:
             areas.remove()
-            for entry in map(os.fsencode, os.listdir(staging)):
+            for entry in map(os.fsencode, look_calls.listdir(staging)):
                 if entry.startswith(found.label + b"."):
                     remove_beneath(staging, entry)
     finally:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from errno import EACCES
 from pathlib import Path
 
+from termite.engine import look_calls
 from termite.engine.beneath import FILE
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
@@ -52,7 +53,7 @@ class Staging:
         The plans of killed masters are finished first (redo.py), and their leftovers removed.
         """
         self.path = Path(os.fsdecode(b"/" + writable_root)) / os.fsdecode(STAGING)
-        self._top = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._top = look_calls.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self.fd, self.plan = _open_with_plan(self._top)
             self.volume = volume_of(self.fd)
@@ -65,12 +66,16 @@ class Staging:
         self.discarded = DiscardNote(self.fd)
         self._count = 0
         self._top_path = b"/" + writable_root
-        self._top_status = os.fstat(self._top)
+        self._top_status = look_calls.fstat(self._top)
 
     def now_ns(self) -> int:
-        """Return the file system's own time: the mtime of a file that is written at this moment."""
-        os.utime(self._clock)
-        return os.fstat(self._clock).st_mtime_ns
+        """Return the file system's own time: the mtime of a file that is written at this moment.
+
+        Raise FsError.
+        """
+        with FsErrors(b""):
+            disk_calls.utime(self._clock)
+            return look_calls.fstat(self._clock).st_mtime_ns
 
     @property
     def is_in_place(self) -> bool:
@@ -79,7 +84,7 @@ class Staging:
         Otherwise the tree was moved or removed, and steps by path would change another one.
         """
         try:
-            return os.path.samestat(os.stat(self._top_path), self._top_status)
+            return os.path.samestat(look_calls.stat(self._top_path), self._top_status)
         except OSError:
             return False
 
@@ -104,7 +109,7 @@ class Staging:
     def free_bytes(self) -> int:
         """Return how much space is left for a user without privilege."""
         with FsErrors(b""):
-            space = os.fstatvfs(self.fd)
+            space = look_calls.fstatvfs(self.fd)
         return space.f_bavail * space.f_frsize
 
     def close(self) -> None:
@@ -114,7 +119,7 @@ class Staging:
         removes it. The `earlier` plans stay, too, and a note that nobody has read.
         """
         os.close(self._clock)
-        earlier = self.earlier.intersection(map(os.fsencode, os.listdir(self.fd)))  # others remove theirs
+        earlier = self.earlier.intersection(map(os.fsencode, look_calls.listdir(self.fd)))  # others remove theirs
         kept = earlier if self.plan.close() else earlier | {self.plan.name}
         if self.discarded.is_left():
             kept |= {NOTE}
@@ -171,19 +176,21 @@ class StagedWriter:
         """End the content, and return the path of the staged file and its digest."""
         if self._has_holes:
             with FsErrors(b""):
-                os.ftruncate(self._fd, self._state.size)
-        self._close()
+                disk_calls.ftruncate(self._fd, self._state.size)
+        with FsErrors(b""):
+            self._close()
         return self._staging.path / os.fsdecode(self._name), self._state.digest()
 
     def discard(self) -> None:
         """Remove the file, finished or not."""
-        self._close()
+        with suppress(OSError):  # the content is not used
+            self._close()
         self._staging.discard(self._name)
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # an error of close frees the descriptor as well
+        if fd >= 0:
+            disk_calls.close(fd)
 
 
 def discard_all(writers: Iterable[StagedWriter]) -> None:
@@ -200,19 +207,19 @@ def open_staging(top: int, *, is_made: bool) -> int:
     """
     if is_made:
         try:
-            os.mkdir(STAGING, 0o700, dir_fd=top)
+            disk_calls.mkdir(STAGING, 0o700, dir_fd=top)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(STAGING, dir_fd=top, follow_symlinks=False).st_mode):
-                os.unlink(STAGING, dir_fd=top)
-                os.mkdir(STAGING, 0o700, dir_fd=top)
+            if not stat.S_ISDIR(look_calls.stat(STAGING, dir_fd=top, follow_symlinks=False).st_mode):
+                disk_calls.unlink(STAGING, dir_fd=top)
+                disk_calls.mkdir(STAGING, 0o700, dir_fd=top)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(STAGING, flags, dir_fd=top)
+    fd = look_calls.open(STAGING, flags, dir_fd=top)
     try:
-        status = os.fstat(fd)
+        status = look_calls.fstat(fd)
         if is_made and status.st_uid != os.geteuid():
             raise PermissionError(EACCES, "another user has made it")
         if is_made and stat.S_IMODE(status.st_mode) != 0o700:
-            os.fchmod(fd, 0o700)
+            disk_calls.fchmod(fd, 0o700)
     except OSError:
         os.close(fd)
         raise
@@ -226,18 +233,21 @@ def hide_from_git(directory: int) -> None:
     to: an archive may have brought a link or a FIFO. Raise OSError.
     """
     with suppress(FileNotFoundError):
-        there = os.stat(IGNORE, dir_fd=directory, follow_symlinks=False)
+        there = look_calls.stat(IGNORE, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISREG(there.st_mode) and there.st_size == len(IGNORE_ALL):
             return
-    with open(_make_new(IGNORE, directory), "wb") as ignore:
-        ignore.write(IGNORE_ALL)
+    fd = _make_new(IGNORE, directory)
+    try:
+        write_all(fd, IGNORE_ALL)
+    finally:
+        os.close(fd)
 
 
 def _make_new(name: bytes, directory: int) -> int:
     """Make an empty file in place of whatever stands there, and return its fd. Raise OSError."""
     while True:
         try:
-            return os.open(name, NEW, 0o600, dir_fd=directory)
+            return disk_calls.open(name, NEW, 0o600, dir_fd=directory)
         except FileExistsError:
             remove_beneath(directory, name)
 
@@ -263,27 +273,29 @@ def stage_content(area: int, name: bytes, content: bytes, mode: int, times_ns: t
     """Write a whole new file to an open directory, with atime and mtime. Raise OSError."""
     fd = disk_calls.open(name, NEW, 0o600, dir_fd=area)
     try:
-        write_all(fd, content)
-        disk_calls.fchmod(fd, mode)
-        disk_calls.utime(fd, ns=times_ns)
-        return os.fstat(fd)
+        try:
+            write_all(fd, content)
+            disk_calls.fchmod(fd, mode)
+            disk_calls.utime(fd, ns=times_ns)
+            return look_calls.fstat(fd)
+        finally:
+            disk_calls.close(fd)
     except BaseException:
         remove_beneath(area, name)
         raise
-    finally:
-        os.close(fd)
 
 
 def stage_copy(area: int, name: bytes, source: int) -> None:
     """Copy an open file to a new file in an open directory. Blocks may be shared. Raise OSError."""
     target = disk_calls.open(name, NEW, 0o600, dir_fd=area)
     try:
-        copy_content(source, target)
+        try:
+            copy_content(source, target)
+        finally:
+            disk_calls.close(target)
     except BaseException:
         remove_beneath(area, name)
         raise
-    finally:
-        os.close(target)
 
 
 def stage_copy_of(area: int, name: bytes, source: bytes, source_fd: int) -> None:
@@ -292,9 +304,9 @@ def stage_copy_of(area: int, name: bytes, source: bytes, source_fd: int) -> None
     Raise OSError, EINVAL if `source` is no regular file. A worker may say that a FIFO is one: the
     master would wait for a writer for ever.
     """
-    fd = os.open(source, FILE, dir_fd=source_fd)
+    fd = look_calls.open(source, FILE, dir_fd=source_fd)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if not stat.S_ISREG(look_calls.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         stage_copy(area, name, fd)
     finally:
@@ -313,7 +325,7 @@ def copy_content(source: int, target: int) -> None:
 
     Holes stay holes.
     """
-    if is_sparse_file(os.fstat(source)):
+    if is_sparse_file(look_calls.fstat(source)):
         copy_pieces(source, target, disk_calls.write)
         return
     offset = 0
@@ -323,6 +335,6 @@ def copy_content(source: int, target: int) -> None:
     except OSError as e:
         if e.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        while block := os.pread(source, BLOCK_BYTES, offset):
+        while block := look_calls.pread(source, BLOCK_BYTES, offset):
             write_all(target, block)
             offset += len(block)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from termite.engine import look_calls
 from termite.engine.look_errors import GONE
 from termite.engine.model import Digest
 from termite.engine.paths import is_within, split
@@ -102,7 +103,7 @@ class StepRunner:
         self._done.events.touch(step.path, Touch.UNKNOWN)
         parent, name = self._directories.parent(step.path)
         try:
-            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            there = look_calls.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             pass  # nothing stands there: it is made below
         else:
@@ -144,15 +145,15 @@ class StepRunner:
 
     def _is_placed(self, staged: bytes) -> bool:
         try:
-            os.stat(staged, dir_fd=self._fd_of(staged), follow_symlinks=False)
+            look_calls.stat(staged, dir_fd=self._fd_of(staged), follow_symlinks=False)
         except FileNotFoundError:
             return True
         return False
 
     def _is_copied(self, staged: bytes, parent: int, name: bytes) -> bool:
         """Return whether our own file has the name already, and only the staged one was left."""
-        ours = os.stat(staged, dir_fd=self._fd_of(staged), follow_symlinks=False)
-        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        ours = look_calls.stat(staged, dir_fd=self._fd_of(staged), follow_symlinks=False)
+        there = look_calls.stat(name, dir_fd=parent, follow_symlinks=False)
         if os.path.samestat(ours, there):
             return True
         return _facts(ours) == _facts(there)
@@ -167,7 +168,7 @@ class StepRunner:
         A write in the same tick leaves the times as they were. The watch of the directory reports
         it, but a new directory is not watched yet; there only an older mtime is proof.
         """
-        now = stamp_of(os.stat(name, dir_fd=parent, follow_symlinks=False))
+        now = stamp_of(look_calls.stat(name, dir_fd=parent, follow_symlinks=False))
         is_watched = split(path)[0] not in self._new
         if now[:4] == stamp_of(file.st)[:4] and (is_watched or now.mtime_ns < self._now_ns):
             self._done.placed.append((now, file.digest))
@@ -189,12 +190,12 @@ class StepRunner:
         once more beside its place.
         """
         area = self._fd_of(staged)
-        st = os.stat(staged, dir_fd=area, follow_symlinks=False)
+        st = look_calls.stat(staged, dir_fd=area, follow_symlinks=False)
         near = near_name(staged)
         remove_beneath(parent, near)  # left by a master that was killed
         try:
             if stat.S_ISLNK(st.st_mode):
-                disk_calls.symlink(os.readlink(staged, dir_fd=area), near, dir_fd=parent)
+                disk_calls.symlink(look_calls.readlink(staged, dir_fd=area), near, dir_fd=parent)
             elif stat.S_ISFIFO(st.st_mode):
                 disk_calls.mkfifo(near, 0o600, dir_fd=parent)
             elif stat.S_ISDIR(st.st_mode):
@@ -209,13 +210,13 @@ class StepRunner:
         remove_beneath(area, staged)
 
     def _copy_across(self, staged: bytes, parent: int, near: bytes) -> None:
-        source = os.open(staged, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd_of(staged))
+        source = look_calls.open(staged, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd_of(staged))
         try:
             target = disk_calls.open(near, NEW, 0o600, dir_fd=parent)
             try:
                 copy_content(source, target)
             finally:
-                os.close(target)
+                disk_calls.close(target)
         finally:
             os.close(source)
 
@@ -236,7 +237,7 @@ class StepRunner:
     def _remove(self, step: Trash) -> None:
         try:
             parent, name = self._directories.parent(step.path)
-            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            there = look_calls.stat(name, dir_fd=parent, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return
         if (there.st_dev, there.st_ino) != (step.stood.dev, step.stood.ino):

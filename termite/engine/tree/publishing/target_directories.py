@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from termite.engine import look_calls
 from termite.engine.errors import Reason, Retryable
 from termite.engine.look_errors import GONE
 from termite.engine.model import Attr, Change
@@ -64,7 +65,7 @@ class TargetDirectories:
         """Return whether a directory is open, and was not removed since."""
         fd = self._fds.get(path)
         try:
-            return fd is not None and os.fstat(fd).st_nlink > 0
+            return fd is not None and look_calls.fstat(fd).st_nlink > 0
         except OSError:  # a network file system may say so
             return False
 
@@ -79,7 +80,7 @@ class TargetDirectories:
         """Return the entry at a path, or None if there is none."""
         try:
             parent, name = self.parent(path)
-            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+            return look_calls.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError as error:
             if error.errno not in GONE:
                 raise
@@ -88,13 +89,13 @@ class TargetDirectories:
     def look_at_directory(self, path: bytes) -> os.stat_result | None:
         """Return the same, if the path may be that of an open directory."""
         fd = self.opened(path)
-        return self.look(path) if fd is None else os.fstat(fd)
+        return self.look(path) if fd is None else look_calls.fstat(fd)
 
     def found(self, path: bytes) -> os.stat_result:
         """Return the directory as it was at the first call."""
         st = self._found.get(path)
         if st is None:
-            st = self._found[path] = os.fstat(self.open(path))
+            st = self._found[path] = look_calls.fstat(self.open(path))
         return st
 
     def is_locked(self, path: bytes) -> bool:
@@ -103,13 +104,13 @@ class TargetDirectories:
         A job may have made the directory writable and then read-only again, as go's module cache
         does.
         """
-        if os.access(b".", os.W_OK | os.X_OK, dir_fd=self.open(path), effective_ids=True):
+        if look_calls.has_right(b".", os.W_OK | os.X_OK, dir_fd=self.open(path)):
             return False
         return self.found(path).st_uid == os.geteuid()
 
     def unlock(self, path: bytes) -> None:
         """Give ourselves all permissions for a directory."""
-        mode = os.fstat(self.open(path)).st_mode
+        mode = look_calls.fstat(self.open(path)).st_mode
         disk_calls.chmod(self.itself(path), stat.S_IMODE(mode) | 0o700)
 
     def forget(self, path: bytes) -> None:
@@ -233,8 +234,8 @@ class InheritedAccess:
             below, left = waiting.pop(), left - 1
             if extended_attributes(top + below) or not left:
                 return path + below
-            if stat.S_ISDIR(os.lstat(top + below).st_mode):
-                waiting += [below + b"/" + entry for entry in os.listdir(top + below)]
+            if stat.S_ISDIR(look_calls.lstat(top + below).st_mode):
+                waiting += [below + b"/" + entry for entry in look_calls.listdir(top + below)]
         return b""
 
     def _check_owner(self, path: bytes, *, may_give: bool) -> None:
@@ -263,13 +264,13 @@ class InheritedAccess:
         parent, old = self._directories.parent(path)
         place = b"/proc/self/fd/%d/%b" % (parent, old)
         attributes = [name for name in extended_attributes(place) if not name.startswith("security.")]
-        staged = os.stat(name, dir_fd=area, follow_symlinks=False)
+        staged = look_calls.stat(name, dir_fd=area, follow_symlinks=False)
         if (there.st_uid, there.st_gid) == (staged.st_uid, staged.st_gid) and not attributes:
             return False
         _give(path, name, area, there.st_uid, there.st_gid)
         itself = b"/proc/self/fd/%d/%b" % (area, name)
         for attribute in attributes:
-            disk_calls.setxattr(itself, attribute, os.getxattr(place, attribute))
+            disk_calls.setxattr(itself, attribute, look_calls.getxattr(place, attribute))
         disk_calls.chmod(itself, stat.S_IMODE(attr.mode))
         return True
 
@@ -315,7 +316,7 @@ def _is_in_place(change: Change) -> bool:
 def extended_attributes(path: bytes) -> list[str]:
     """Return the names of the attributes that a file keeps when it is moved. Raise OSError."""
     try:
-        found = os.listxattr(path, follow_symlinks=False)
+        found = look_calls.listxattr(path, follow_symlinks=False)
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return []
@@ -325,7 +326,7 @@ def extended_attributes(path: bytes) -> list[str]:
 
 def _read_list(path: int | bytes, name: str) -> bytes:
     try:
-        return os.getxattr(path, name)
+        return look_calls.getxattr(path, name)
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return b""

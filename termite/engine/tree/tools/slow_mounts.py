@@ -9,6 +9,7 @@ import select
 from pathlib import Path
 from typing import NamedTuple
 
+from termite.engine import look_calls
 from termite.engine.paths import from_below_up, is_within, parse_mount_lines
 
 ON_DEMAND = b"autofs"
@@ -62,7 +63,7 @@ class WatchedMounts:
         The kernel reports a change once, when it is asked. It is asked before the text is read.
         """
         if self._fd < 0:
-            self._fd = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = look_calls.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
             self._changes.register(self._fd, select.POLLPRI)
         elif not self._changes.poll(0):
             return self._mounts

@@ -382,9 +382,9 @@ def a_killed_master_is_finished_by_the_next_one(root: Path) -> None:
 
 def _kill_after_the_plan(root: Path) -> Path:
     beside = mount_bind(root)
-    last = 0
+    last = 20
     while not (root / "top").exists():
-        last += 3
+        last += 1
         subprocess.run(f"rm -rf {root}/.termite-staging {root}/build/* {root}/build/.t*", shell=True, check=True)
         fill(root)
         assert is_killed_at(root, last)

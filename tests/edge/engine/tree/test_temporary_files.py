@@ -16,13 +16,14 @@ import pytest
 from termite.engine import look_calls
 from termite.engine.errors import FsError, HalfPublished, Reason, RemoteProtocolError, ResultRefused, Retryable
 from termite.engine.model import Attr, Change
+from termite.engine.tree import disk_calls
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing.redo import finish_job
 from tests.edge.engine.tree.test_redo import TOKEN, Calls, Killed, die, picture, sweep_up, ticket
 from tests.edge.engine.tree.tree_jobs import Job, digest_of, serve, staged_names, tree_path
 
 NS = 10**9
-calls = pytest.fixture(lambda monkeypatch: Calls(monkeypatch))
+calls = pytest.fixture(lambda monkeypatch: Calls(monkeypatch, disk_calls))
 IS_ROOT = os.geteuid() == 0
 QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 

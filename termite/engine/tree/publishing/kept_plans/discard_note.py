@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from errno import EEXIST
 
+from termite.engine import look_calls
+from termite.engine.tree import disk_calls
 from termite.engine.tree.tree_disk import remove_beneath
 
 NOTE = b"discarded"
@@ -92,15 +94,15 @@ class DiscardNote:
         if not self._records():
             self._remove()
         try:
-            fd = os.open(NOTE, _MAKE, 0o600, dir_fd=self._staging)
+            fd = look_calls.open(NOTE, _MAKE, 0o600, dir_fd=self._staging)
         except FileExistsError:
-            fd = os.open(NOTE, _APPEND, dir_fd=self._staging)
+            fd = look_calls.open(NOTE, _APPEND, dir_fd=self._staging)
         try:
-            status = os.fstat(fd)
+            status = look_calls.fstat(fd)
             text = b"".join(b"%d %b\n" % (status.st_ino, record) for record in records)
             if not _is_ours(status) or status.st_size + len(text) > MOST_BYTES:
                 raise FileExistsError(EEXIST, "the note is full, or is none")
-            os.write(fd, text)
+            disk_calls.write(fd, text)
         finally:
             os.close(fd)
         self._known.update(records)
@@ -108,14 +110,14 @@ class DiscardNote:
     def _records(self) -> list[bytes]:
         """Return the records of the file without its inode: none if it is not ours."""
         try:
-            fd = os.open(NOTE, _READ, dir_fd=self._staging)
+            fd = look_calls.open(NOTE, _READ, dir_fd=self._staging)
         except OSError:
             return []
         try:
-            status = os.fstat(fd)
+            status = look_calls.fstat(fd)
             if not _is_ours(status):
                 return []
-            lines = os.pread(fd, MOST_BYTES, 0).split(b"\n")[:-1]
+            lines = look_calls.pread(fd, MOST_BYTES, 0).split(b"\n")[:-1]
         except OSError as error:
             log.warning("discard-not-noted reason=%s", error)
             return []
@@ -141,7 +143,7 @@ def _is_text(line: bytes) -> bool:
 
 def _is_there(name: bytes, directory: int) -> bool:
     try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
+        look_calls.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return False
     except OSError:

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from termite.engine import look_calls
 from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.redo_plan import (
     ALIGNMENT,
@@ -53,9 +54,9 @@ class PlanFile:
         while True:
             self.label = secrets.token_hex(6).encode()
             self.name = PREFIX + self.label
-            self._fd = os.open(self.name, OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=staging)
+            self._fd = disk_calls.open(self.name, OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=staging)
             lock(self._fd, wait=True)
-            status = os.fstat(self._fd)
+            status = look_calls.fstat(self._fd)
             if status.st_nlink:
                 self._inode = status.st_ino
                 break
@@ -96,7 +97,7 @@ class PlanFile:
         is_needed = any(not told() and is_alive(end.pid) for end, told in self._untold)
         if not is_needed:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.name, dir_fd=self._staging)
+                disk_calls.unlink(self.name, dir_fd=self._staging)
         os.close(self._fd)
         return not is_needed
 
@@ -126,12 +127,12 @@ class FoundPlan:
 
         A copy of a plan, or one of an archive, is in a file with another inode.
         """
-        return self.record is not None and self.record.plan.inode == os.fstat(self.fd).st_ino
+        return self.record is not None and self.record.plan.inode == look_calls.fstat(self.fd).st_ino
 
     @property
     def written_ns(self) -> int:
         """Return the file system's time at which the record was written, or its outcome."""
-        return os.fstat(self.fd).st_mtime_ns
+        return look_calls.fstat(self.fd).st_mtime_ns
 
     def end(self, outcome: Outcome, done: int = 0) -> None:
         """Write the outcome, and how many steps were carried out if the plan is given up."""
@@ -157,12 +158,12 @@ def lock(fd: int, *, wait: bool) -> bool:
 
 def plan_names(staging: int) -> list[bytes]:
     """Return the names of all plan files in the open directory `staging`."""
-    return sorted(name for name in map(os.fsencode, os.listdir(staging)) if name.startswith(PREFIX))
+    return sorted(name for name in map(os.fsencode, look_calls.listdir(staging)) if name.startswith(PREFIX))
 
 
 def read_whole(fd: int) -> bytes:
     """Return the whole content of an open file."""
-    return os.pread(fd, os.fstat(fd).st_size, 0)
+    return look_calls.pread(fd, look_calls.fstat(fd).st_size, 0)
 
 
 def is_alive(pid: int) -> bool:
