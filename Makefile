@@ -25,7 +25,7 @@ check: setup  ## what a change must pass before it is committed; half a minute
 	.venv/bin/lint-imports; \
 	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native packaging patches termite tests tools; \
 	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n $(or $(AT_ONCE),2) --dist loadfile \
-		--hypothesis-profile=quick tests/unit; \
+		--hypothesis-profile=quick tests/unit tests/docs; \
 	set +x; echo "check: passed in $$(($$(date +%s) - start)) s"
 
 dist: setup  ## build the files of a release into dist (docs/use/install.md): two runs give the same bytes

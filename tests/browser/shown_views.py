@@ -1,7 +1,7 @@
 """Digests of what the pictures of README.md show, so that a test finds pictures of older views.
 
 The views are drawn from records that never change. Times of day are left out, because they depend
-on the time zone. `make screenshots` writes the digests, and tests/unit/docs compares them.
+on the time zone. `make screenshots` writes the digests, and tests/docs compares them.
 """
 
 import hashlib

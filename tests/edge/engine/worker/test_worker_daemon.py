@@ -332,7 +332,7 @@ async def test_a_mirror_of_which_there_is_no_descriptor_is_ended_and_the_next_on
                 await unlucky.wait_for_end()
         # It is waited for, and its home is cleared, perhaps just after its connection has ended.
         with trio.fail_after(5):
-            while not set(own_children()) <= before or "mirror-not-started" not in caplog.text:
+            while not set(own_children()) <= before or "mirror-not-started" not in caplog.text:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         async with master(port, lease=1) as next_one:
             assert await next_one.hear() == {"granted": 1}

@@ -5,7 +5,7 @@ import pytest
 from termite.cli.master_command import BUILT_IN_PLUGINS
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.droppable import DroppablePlaces
-from tests.unit.docs.test_reference import codes, rows
+from tests.docs.test_reference import codes, rows
 from tests.unit.tables import each_row
 
 ROOT = "/home/u/p"

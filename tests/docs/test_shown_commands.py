@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 
 from termite.cli.subcommands.registry import FOLDERS, subcommand_parser
 from termite.engine.decide.logic.rules import parse_rules
+from tests.docs.test_reference import PARSERS
 from tests.shown_commands import CHECKOUT, DOCUMENTS, How, Mark, ShownCommands, shown_commands
-from tests.unit.docs.test_reference import PARSERS
 
 LANGUAGES = {"sh", "text", "python", "toml", "yaml"}
 CODE = re.compile(r"`([^`\n]+)`")

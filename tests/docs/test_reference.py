@@ -25,10 +25,10 @@ from termite.engine.model import TerminalWish, TraceMode, WindowSize
 from termite.engine.wire.protocol.fields import parse_fields
 from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, SandboxSpec, pack_order
-from tests.unit.docs.product_code import PRODUCT, calls, product_modules, product_nodes
-from tests.unit.docs.test_log_events import KEY, LEVELS
+from tests.docs.product_code import PRODUCT, calls, product_modules, product_nodes
+from tests.docs.test_log_events import KEY, LEVELS
 
-TOP = Path(__file__).parents[3]
+TOP = Path(__file__).parents[2]
 REFERENCE = TOP / "docs" / "use" / "reference.md"
 PROTOCOL = TOP / "docs" / "develop" / "protocol.md"
 

@@ -13,7 +13,7 @@ from markdown_it.token import Token
 
 from termite.engine.wire.protocol import launcher_frames, message_base, messages
 
-TOP = Path(__file__).parents[3]
+TOP = Path(__file__).parents[2]
 PROTOCOL = (TOP / "docs" / "develop" / "protocol.md").read_text()
 FOLDERS = ("docs", "examples", "patches")
 CODE_FOLDERS = ("bench", "native", "termite", "tests", "tools")

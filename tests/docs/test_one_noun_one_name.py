@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.unit.docs.product_code import CHECKOUT, product_modules
+from tests.docs.product_code import CHECKOUT, product_modules
 
 SHORTEST_TWIN = 45  # characters of a body; two shorter ones are alike by chance
 # Words that once had a second meaning, and the rooms whose names had it.

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.unit.docs.product_code import PRODUCT, calls
+from tests.docs.product_code import PRODUCT, calls
 
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 EVENT = re.compile(r"[a-z]+(-[a-z]+)+")

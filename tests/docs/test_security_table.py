@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).parents[2]
 HEAD = ["asset", "attacker", "threat", "answer", "test"]
 NO_ATTACK = {"test_denied_goes_on.py"}  # what builds do inside of the same filter
 

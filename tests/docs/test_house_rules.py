@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.unit.docs.product_code import CHECKOUT, product_modules, product_nodes
+from tests.docs.product_code import CHECKOUT, product_modules, product_nodes
 
 MAX_FILE_LINES = 400
 MAX_CLASS_LINES = 300
