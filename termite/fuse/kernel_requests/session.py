@@ -8,8 +8,15 @@ takes over only if an answer does have to wait.
 The read must not block either. If the asking process is killed after the device became readable,
 the kernel takes its request back. A blocking read would then stop this whole process until some
 other job asks for something: no output, no end of a job, no answer to the master.
+
+An answer that the kernel does not take, because it has no memory, cannot be given again: pyfuse3
+has freed the request. The job would wait for ever, and could not even be killed. Then this process
+ends at once, and the kernel answers all waiting requests with an error. The worker's lease is lost,
+and its jobs are given back.
 """
 
+import errno
+import logging
 import os
 import stat
 from pathlib import Path
@@ -27,6 +34,23 @@ FUSE_DEVICE = os.makedev(10, 229)  # misc, FUSE_MINOR: Documentation/admin-guide
 # tests/e2e/test_session.py fails if another version has something else here.
 _loop = pyfuse3._session_loop  # type: ignore[attr-defined]
 
+_PYFUSE3_LOG = logging.getLogger("pyfuse3")
+_REPLY = "fuse_reply"  # in each of its messages about an answer that failed, with the error behind it
+# Nobody waits: the asking process was killed, or the mount has ended.
+_NOBODY_WAITS = tuple(map(os.strerror, (errno.ENOENT, errno.ENODEV, errno.EPERM, errno.ECONNABORTED)))
+
+log = logging.getLogger(__name__)
+
+
+class _FailedAnswers(logging.Handler):
+    """The end of this process if pyfuse3 logs that the kernel did not take an answer."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if _REPLY in text and not text.endswith(_NOBODY_WAITS):
+            log.error("answer-not-taken reason=%s", text)
+            os._exit(1)
+
 
 def mount(operations: pyfuse3.Operations, mount_point: Path) -> None:
     """Mount the file system; call this once in a process.
@@ -37,6 +61,7 @@ def mount(operations: pyfuse3.Operations, mount_point: Path) -> None:
     options.discard("default_permissions")  # the overlay on top checks, with the job's credentials
     pyfuse3.init(operations, str(mount_point), options)
     os.set_blocking(_device(), False)
+    _PYFUSE3_LOG.addHandler(_FailedAnswers())
 
 
 async def serve() -> None:
