@@ -95,17 +95,25 @@ class LateWrites:
         lost: list[bytes] = []
         for path, old in self._old.items():
             await self._wait_for_writer(old.fd)
-            st = look_calls.fstat(old.fd)
-            is_same = (st.st_size, wire_ns(st.st_mtime_ns)) == (old.size, old.mtime_ns)
-            # If somebody has given it another name, that one keeps the old file.
-            is_linked = st.st_nlink >= old.names and st.st_ctime_ns != old.ctime_ns
-            if (is_same and not is_linked) or (stands := await self._wait_for_look(path, st)):
-                continue
-            self.has_rescued = True
-            if stands is None or is_linked or not self._move_tail(path, old):
+            try:
+                is_lost = await self._is_lost(path, old)
+            except OSError:  # the old file cannot be looked at: nobody knows
+                is_lost = True
+            if is_lost:
                 log.warning("late-write-lost path=%r", path)
                 lost.append(path)
         return tuple(lost)
+
+    async def _is_lost(self, path: bytes, old: OldFile) -> bool:
+        """Put the late tail of one file behind the new one. Return whether that failed."""
+        st = look_calls.fstat(old.fd)
+        is_same = (st.st_size, wire_ns(st.st_mtime_ns)) == (old.size, old.mtime_ns)
+        # If somebody has given it another name, that one keeps the old file.
+        is_linked = st.st_nlink >= old.names and st.st_ctime_ns != old.ctime_ns
+        if (is_same and not is_linked) or (stands := await self._wait_for_look(path, st)):
+            return False
+        self.has_rescued = True
+        return stands is None or is_linked or not self._move_tail(path, old)
 
     def close(self) -> None:
         """Close all files."""

@@ -200,10 +200,11 @@ class TemporaryFiles:
             except OSError:
                 return False
             try:
-                if directory != top and look_calls.fstat(fd).st_uid not in (0, os.geteuid()):
-                    return False
-                if nearest and not look_calls.has_right(b".", os.W_OK | os.X_OK, dir_fd=fd):
-                    return False
+                with LookErrors(directory):
+                    if directory != top and look_calls.fstat(fd).st_uid not in (0, os.geteuid()):
+                        return False
+                    if nearest and not look_calls.has_right(b".", os.W_OK | os.X_OK, dir_fd=fd):
+                        return False
                 nearest = False
             finally:
                 os.close(fd)

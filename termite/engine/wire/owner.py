@@ -47,7 +47,7 @@ def _make(path: Path) -> None:
 def owner_key(owner: bytes, address: str) -> bytes:
     """Return the key for the worker at an address.
 
-    The worker inside a master has another address each time.
+    The worker inside a master has the same key under each name.
     """
     place = INPROC if address.startswith(INPROC) else address
     return blake2b(place.encode(), key=owner, digest_size=OWNER_BYTES).digest()

@@ -216,12 +216,15 @@ def _open_new_area(top: int, name: bytes) -> int:
     with _kept_times(top), suppress(FileExistsError):  # it may be left of an earlier job of this master
         disk_calls.mkdir(name, 0o700, dir_fd=top)
     fd = look_calls.open(name, OPEN_AREA, dir_fd=top)
-    if look_calls.fstat(fd).st_uid == os.geteuid() and lock(fd, wait=False):
-        with suppress(OSError):  # a disk that is full may still take the results
-            hide_from_git(fd)
-        return fd
-    os.close(fd)
-    raise PermissionError(errno.EACCES, "another process has made or locked it")
+    try:
+        if look_calls.fstat(fd).st_uid != os.geteuid() or not lock(fd, wait=False):
+            raise PermissionError(errno.EACCES, "another process has made or locked it")
+    except OSError:
+        os.close(fd)
+        raise
+    with suppress(OSError):  # a disk that is full may still take the results
+        hide_from_git(fd)
+    return fd
 
 
 def _remove_area(top: int, name: bytes) -> None:

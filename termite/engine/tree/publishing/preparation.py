@@ -63,7 +63,7 @@ class Preparation:
 
     Exhaust `prepare`, and then `find_steps`. Call `close` in any case.
 
-    All methods block; those that fail raise FsError, with which the job fails.
+    All methods block; those that fail raise FsError, after which the command runs here.
     """
 
     def __init__(

@@ -124,7 +124,7 @@ class Reconciliation:
                 os.close(fd)
                 raise self._conflict((change.path,))
             begin = seen.attr.digest or base.digest
-            ctime_ns = look_calls.fstat(fd).st_ctime_ns
+            ctime_ns = _status(fd).st_ctime_ns
             old = OldFile(fd, seen.attr.size, seen.attr.mtime_ns, begin, seen.attr.nlink, ctime_ns)
             self.late.keep(change.path, old)
 
@@ -218,8 +218,13 @@ class Reconciliation:
             if fd is None:
                 return None
             writer = StagedWriter(self._near.staging)
-            staged, digest = writer.end() if self._write_joined(writer, fd, base, content) else (None, None)
-            if staged is None or digest is None or stamp_of(look_calls.fstat(fd)) != seen.stamp:
+            try:
+                staged, digest = writer.end() if self._write_joined(writer, fd, base, content) else (None, None)
+                is_good = staged is not None and stamp_of(look_calls.fstat(fd)) == seen.stamp
+            except BaseException:
+                writer.discard()
+                raise
+            if not is_good or staged is None or digest is None:
                 writer.discard()
                 return None
             self._staged.append(staged)
@@ -277,10 +282,19 @@ class Reconciliation:
                 fd = self._near.disk.open_file(path)
         except OSError:
             return -1
-        if stat.S_ISREG(look_calls.fstat(fd).st_mode):
+        if stat.S_ISREG(_status(fd).st_mode):
             return fd
         os.close(fd)
         return -1
+
+
+def _status(fd: int) -> os.stat_result:
+    """Return the status of an open file, or close it and raise OSError."""
+    try:
+        return look_calls.fstat(fd)
+    except OSError:
+        os.close(fd)
+        raise
 
 
 class _Beginning:

@@ -161,10 +161,14 @@ def open_own_plan(staging: int, name: bytes) -> int:
         if error.errno in NO_PLAN or (error.errno == EACCES and not _is_own_file(staging, name)):
             return -1
         raise
-    status = look_calls.fstat(fd)
-    is_file = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_PLAN_BYTES
-    if is_file and status.st_uid == os.geteuid() and look_calls.fstat(staging).st_uid == os.geteuid():
-        return fd
+    try:
+        status = look_calls.fstat(fd)
+        is_file = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_PLAN_BYTES
+        if is_file and status.st_uid == os.geteuid() and look_calls.fstat(staging).st_uid == os.geteuid():
+            return fd
+    except OSError:
+        os.close(fd)
+        raise
     os.close(fd)
     return -1
 

@@ -134,7 +134,7 @@ class StagedWriter:
     """A staged file whose content comes in pieces.
 
     `discard` is always allowed, and removes a finished file as well. Methods raise FsError if the
-    disk refuses; the job then fails.
+    disk refuses; the command then runs here.
     """
 
     def __init__(self, staging: Staging) -> None:

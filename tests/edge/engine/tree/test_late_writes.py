@@ -5,14 +5,17 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import trio.testing
 
-from termite.engine.errors import Retryable
+from termite.engine import look_calls
+from termite.engine.errors import FsError, ResultRefused, Retryable
 from termite.engine.tree import disk_calls, late_writes, tree_disk
 from termite.engine.tree.master_tree import MasterTree
 from tests.edge.engine.tree.test_reconciliation import Writing
+from tests.edge.engine.tree.test_redo import Calls, new_master
 from tests.edge.engine.tree.tree_jobs import agrees_with_the_disk, digest_of, serve, staged_names, tree_path
 
 FIRST, JOB = b"first\n", b"first\njob\n"
@@ -172,3 +175,50 @@ async def test_a_file_that_cannot_be_looked_at_is_not_replaced_unseen(
         await job.end()
     assert (root / "log").read_bytes() == FIRST
     assert staged_names(root) == []
+
+
+@pytest.mark.parametrize(("module", "error"), [(look_calls, errno.EIO), (disk_calls, errno.ENOSPC)])
+async def test_whichever_call_fails_no_line_is_lost_unsaid(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+    module: ModuleType,
+    error: int,
+) -> None:
+    root, waiting = tmp_path, [b""]
+
+    def append_once() -> None:
+        while waiting:
+            append(root / "log", waiting.pop())
+
+    before_the_rename(monkeypatch, b"log", append_once)
+    calls = Calls(monkeypatch, module)
+    number, refused, said = 0, 0, 0
+    is_reached = True
+    while is_reached:
+        number += 1
+        root = tmp_path / f"tree{number}"
+        root.mkdir()
+        home = new_master(root)
+        job = await job_on_log(home, root)
+        append(root / "log", b"early\n")
+        waiting = [b"late\n"]
+        descriptors = len(os.listdir("/proc/self/fd"))
+        calls.arm(number, error)
+        try:
+            published = await job.end()
+        except (FsError, ResultRefused, Retryable):
+            refused += 1
+            assert (root / "log").read_bytes() == FIRST + b"early\n", number
+        else:
+            said += bool(published.conflicts)
+            late = b"" if published.conflicts else b"late\n"
+            assert (root / "log").read_bytes() == FIRST + b"early\njob\n" + late, number
+            assert ("late-write-lost" in caplog.text) is bool(published.conflicts), number
+        caplog.clear()
+        is_reached = calls.is_reached
+        calls.arm(0)
+        assert len(os.listdir("/proc/self/fd")) == descriptors, number
+        home.close()
+    assert refused > 5 and (said > 1 or module is disk_calls)
